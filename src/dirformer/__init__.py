@@ -1,0 +1,3 @@
+"""dirformer: image restoration with DiffIR."""
+
+__version__ = "0.1.0"

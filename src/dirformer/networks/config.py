@@ -1,0 +1,248 @@
+"""What a DiffIR network is made of, and the presets of the paper, the release and this package.
+
+The four tasks differ by the fields below and by nothing else. Where the paper's text and the released
+code disagree, both behaviours are values of one field; the default is the released one, because
+released weights need it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from dirformer.errors import ConfigError
+
+Task = Literal["inpainting", "sr", "realsr", "deblurring"]
+Norm = Literal["with_bias", "bias_free"]
+Tail = Literal["conv", "shuffle", "direct", "nearest"]
+Skip = Literal["none", "nearest", "bicubic"]
+
+LEVELS = 4
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One DiffIR network, both stages. Immutable, checked on construction, a plain dictionary in files."""
+
+    task: Task
+    """What the network was made for; inpainting has a fourth input channel, the mask (1 = hole)."""
+    scale: int = 1
+    """Output size over input size per side: 1, 2, 3, 4 …"""
+
+    # DIRformer
+    dim: int = 48
+    """Channels of level 1; levels 2 to 4 have 2, 4 and 8 times as many."""
+    blocks: tuple[int, ...] = (4, 6, 6, 8)
+    """Transformer blocks of levels 1 to 4 (the decoder repeats levels 3 to 1)."""
+    refinement_blocks: int = 4
+    """Blocks at full size and width 2·dim behind the decoder; 0 leaves them out."""
+    heads: tuple[int, ...] = (1, 2, 4, 8)
+    """Attention heads of levels 1 to 4; decoder level 1 and refinement use those of level 1."""
+    ffn_factor: float = 2.66
+    """Hidden width of a DGFN over its channels, truncated to an integer at each level."""
+    norm: Norm = "with_bias"
+    """`with_bias`: (x − mean)/σ·w + b. `bias_free`: x/σ·w, the mean kept (released SR)."""
+    bias: bool = False
+    """Bias in the 1×1 and depth-wise convolutions of DMTA, DGFN and skip reductions."""
+    unshuffle: int = 1
+    """Pixel-unshuffle of the input in front of the DIRformer (released SR: ×2 takes 2, ×1 takes 4)."""
+    tail: Tail = "conv"
+    """`conv`: one 3×3. `shuffle`: twice (3×3, pixel-shuffle 2), 3×3 (released SR). `direct`: one 3×3 and
+    one pixel-shuffle. `nearest`: twice (nearest ×2, 3×3, LeakyReLU), 3×3 (ESRGAN's, the paper's wording)."""
+    skip: Skip = "nearest"
+    """What the output is added to: the input, enlarged this way (at scale 1 the input itself), or nothing."""
+
+    # Attention, paper against released
+    qk_norm: bool = True
+    """Scale queries and keys to unit length over the pixels (released); the paper does not mention it."""
+    softmax_axis: Literal["key", "query"] = "key"
+    """Axis over which an attention row sums to 1: released `key`; Eq. 7 read literally gives `query`."""
+    temperature: Literal["multiply", "divide"] = "multiply"
+    """γ multiplies (released) or divides (Eq. 7)."""
+
+    # CPEN
+    cpen_dim: int = 64
+    """Channels of the first half of CPEN; the second half has twice as many."""
+    cpen_blocks: int = 5
+    """Residual blocks of CPEN."""
+    cpen_unshuffle: int = 4
+    """Pixel-unshuffle of the LQ photo in front of CPEN; the GT is unshuffled `scale` times as much."""
+    cpen_order: Literal["lq_gt", "gt_lq"] = "lq_gt"
+    """Order in which stage 1 concatenates both photos: released LQ first, paper GT first."""
+    prior_dim: int = 256
+    """Numbers in the IPR, 4·C' in the paper."""
+
+    # Diffusion and denoiser
+    timesteps: int = 4
+    """T; 0 means no diffusion: the condition D is itself the estimate of the IPR (ablation V1)."""
+    beta_start: float = 0.1
+    beta_end: float = 0.99
+    beta_schedule: Literal["sqrt", "linear"] = "sqrt"
+    """`sqrt`: linear in the square root of β (released). `linear`: linear in β (the paper's words)."""
+    target: Literal["x0", "epsilon"] = "x0"
+    """What the denoiser predicts: the IPR (released) or the noise (paper, Eqs. 3, 4, 11)."""
+    reverse_noise: bool = False
+    """Add the posterior's noise in each reverse step but the last (Eq. 3; deleted by Sec. 4.2, ablation V4)."""
+    denoiser_blocks: int = 1
+    """Linear layers behind the denoiser's first."""
+    denoiser_order: Literal["condition_first", "noise_first"] = "condition_first"
+    """Concatenation (D, t, Z) as released, or (Z, t, D) as in the paper."""
+    time: Literal["scaled", "index"] = "scaled"
+    """Time as fed to the denoiser: (t − 1)/(10·T) as released, or t itself (1 … T) as in the paper."""
+
+    def __post_init__(self) -> None:
+        # JSON and YAML know lists only; tuples keep the config hashable.
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        object.__setattr__(self, "heads", tuple(self.heads))
+        for field, choices in _CHOICES.items():
+            _require(getattr(self, field) in choices, self, field, f"one of {', '.join(choices)}")
+        for field in _POSITIVE:
+            _require(getattr(self, field) >= 1, self, field, "at least 1")
+        for field in ("refinement_blocks", "cpen_blocks", "timesteps", "denoiser_blocks"):
+            _require(getattr(self, field) >= 0, self, field, "at least 0")
+        for field in ("blocks", "heads"):
+            values = getattr(self, field)
+            _require(len(values) == LEVELS and min(values) >= 1, self, field, "four numbers of at least 1")
+        _require(self.dim % 2 == 0, self, "dim", "even (each step down halves it before the pixel-unshuffle)")
+        for level, heads in enumerate(self.heads):
+            width = self.dim * 2**level
+            _require(width % heads == 0, self, "heads", f"a divisor of the width {width} at level {level + 1}")
+        _require(2 * self.dim % self.heads[0] == 0, self, "heads", "a divisor of the decoder width")
+        _require(self.ffn_factor * self.dim >= 1, self, "ffn_factor", "a hidden width of at least 1")
+        low, high = self.beta_start, self.beta_end
+        _require(0 < low < 1, self, "beta_start", "between 0 and 1")
+        _require(0 < high < 1, self, "beta_end", "between 0 and 1")
+        enlarge = self.scale * self.unshuffle
+        expected = {"conv": enlarge == 1, "shuffle": enlarge == 4, "nearest": enlarge == 4, "direct": True}
+        _require(
+            expected[self.tail],
+            self,
+            "tail",
+            f"a tail that enlarges scale·unshuffle = {enlarge} times (conv 1, shuffle 4, nearest 4, direct any)",
+        )
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the network's input: RGB, and the mask in inpainting."""
+        return 4 if self.task == "inpainting" else 3
+
+    @property
+    def multiple(self) -> int:
+        """Both sides of the input must be multiples of this: three halvings behind the unshuffle."""
+        return math.lcm(2 ** (LEVELS - 1) * self.unshuffle, self.cpen_unshuffle)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of levels 1 to 4."""
+        return tuple(self.dim * 2**level for level in range(LEVELS))
+
+    def hidden(self, width: int) -> int:
+        """Hidden width of a DGFN on `width` channels."""
+        return int(width * self.ffn_factor)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Rebuild from `to_dict`'s result; unknown or missing fields raise ConfigError."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"model config has unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"model config cannot be read: {error}") from None
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "task": get_args(Task),
+    "norm": get_args(Norm),
+    "tail": get_args(Tail),
+    "skip": get_args(Skip),
+    "softmax_axis": ("key", "query"),
+    "temperature": ("multiply", "divide"),
+    "cpen_order": ("lq_gt", "gt_lq"),
+    "beta_schedule": ("sqrt", "linear"),
+    "target": ("x0", "epsilon"),
+    "denoiser_order": ("condition_first", "noise_first"),
+    "time": ("scaled", "index"),
+}
+_POSITIVE = ("scale", "dim", "unshuffle", "cpen_dim", "cpen_unshuffle", "prior_dim")
+
+
+def _require(holds: bool, config: ModelConfig, field: str, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"model config: {field} is {getattr(config, field)!r}; expected {rule}")
+
+
+def preset(name: str) -> ModelConfig:
+    """Return the preset of that name; ConfigError lists the names there are."""
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+_INPAINTING = ModelConfig(
+    task="inpainting",
+    dim=52,
+    blocks=(1, 1, 1, 9),
+    refinement_blocks=0,
+    ffn_factor=1.8,
+    skip="none",
+)
+_SR_X4 = ModelConfig(
+    task="sr",
+    scale=4,
+    dim=64,
+    blocks=(13, 1, 1, 1),
+    refinement_blocks=13,
+    ffn_factor=2.2,
+    norm="bias_free",
+    tail="shuffle",
+    cpen_blocks=9,
+    cpen_unshuffle=1,
+)
+_SR_X2 = replace(_SR_X4, scale=2, unshuffle=2, cpen_unshuffle=2)
+_SR_X1 = replace(_SR_X4, scale=1, unshuffle=4, cpen_unshuffle=4)
+_DEBLURRING = ModelConfig(
+    task="deblurring", dim=48, blocks=(3, 5, 6, 6), refinement_blocks=4, ffn_factor=2.0
+)
+# About 1 G Mult-Adds at a 64×64 input: the depth stands where a block is dear but sees every pixel
+# (decoder level 1 and refinement), the CPEN reads the photo unshuffled, and one convolution enlarges.
+_SR_X4_COMPACT = ModelConfig(
+    task="sr",
+    scale=4,
+    dim=16,
+    blocks=(2, 2, 2, 2),
+    refinement_blocks=7,
+    heads=(1, 1, 2, 4),
+    ffn_factor=2.0,
+    tail="direct",
+    skip="bicubic",
+    cpen_dim=32,
+    cpen_blocks=2,
+    cpen_unshuffle=4,
+    prior_dim=64,
+)
+
+PRESETS: dict[str, ModelConfig] = {
+    # as released
+    "inpainting": _INPAINTING,
+    "inpainting-big": replace(_INPAINTING, blocks=(1, 1, 1, 20), cpen_blocks=8),
+    "sr-x4": _SR_X4,
+    "sr-x2": _SR_X2,
+    "realsr-x4": replace(_SR_X4, task="realsr"),
+    "realsr-x2": replace(_SR_X2, task="realsr"),
+    "realsr-x1": replace(_SR_X1, task="realsr"),
+    "deblurring": _DEBLURRING,
+    # at the widths of the paper's text, 48 to 384, CPEN as released
+    "inpainting-paper": replace(_INPAINTING, dim=48, ffn_factor=2.66),
+    "sr-x4-paper": replace(_SR_X4, dim=48, ffn_factor=2.66),
+    "realsr-x4-paper": replace(_SR_X4, task="realsr", dim=48, ffn_factor=2.66),
+    "deblurring-paper": replace(_DEBLURRING, ffn_factor=2.66),
+    # compact: at most 3 M parameters
+    "sr-x4-compact": _SR_X4_COMPACT,
+}
