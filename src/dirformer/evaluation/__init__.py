@@ -1,0 +1,1 @@
+"""Scores: metrics, the protocols of the field, and runs of them over folders."""

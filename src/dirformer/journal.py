@@ -1,0 +1,47 @@
+"""What a long run leaves behind: JSONL records for machines, one line now and then for people."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Append-only JSONL file; each record carries the time it was written."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one record, flushed at once so that a killed run keeps it."""
+        record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "kind": kind, **values}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a journal; a half-written last line (a killed run) is passed over."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+class Pace:
+    """Speed and remaining time from the steps done so far in this process."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self.start, self.total, self.since = start, total, time.monotonic()
+
+    def seconds_per_step(self, step: int) -> float:
+        """Mean over this process; 0 before the first step."""
+        return (time.monotonic() - self.since) / (step - self.start) if step > self.start else 0.0
+
+    def eta(self, step: int) -> str:
+        """Return the time left, as h:mm:ss."""
+        seconds = round(self.seconds_per_step(step) * (self.total - step))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -1,0 +1,254 @@
+"""When things happen in a run: data, step, average, journal, validation, checkpoint, resume.
+
+The loop knows no stage by name. A run is its folder:
+
+    recipe.yaml         the recipe, every field
+    journal.jsonl       one record per log line, validation and event
+    state.pt            everything needed to go on: weights, average, optimiser, step
+    last.safetensors    the averaged weights of the last save
+    best.safetensors    those of the best validation so far
+
+Every draw of a run comes from generators named by seed and sample number, and the rate is a function of
+the step; so the state holds no generator and no data position, and a run that was killed goes on
+bit for bit as if it had not been (same device, same thread count).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dirformer.checkpoints import save
+from dirformer.data.datasets import CleanCrops, stream
+from dirformer.data.folders import find_photos, require_size
+from dirformer.degradations.pipeline import Degradation, degradation
+from dirformer.device import choose_device, seeded_generator
+from dirformer.errors import ConfigError, MissingExtraError, TrainingError
+from dirformer.files import atomic_path
+from dirformer.journal import Journal, Pace
+from dirformer.networks.diffir import DiffIR
+from dirformer.training.config import TrainConfig
+from dirformer.training.schedules import learning_rate
+from dirformer.training.stages import STAGES
+
+Validate = Callable[[DiffIR], dict[str, float]]
+Report = Callable[[str], None]
+
+CHANGEABLE = {"data", "log_every", "val_every", "save_every", "out", "device"}
+"""Fields that may differ when a run goes on; any other would make it another run."""
+
+
+def train(config: TrainConfig, validate: Validate | None = None, report: Report = print) -> Path:
+    """Run a recipe, or go on with it where it stopped; return the file of its last weights.
+
+    Args:
+        config: the recipe.
+        validate: scores the averaged network every `val_every` steps and at the end; the first score
+            decides which weights are best (higher is better).
+        report: takes a line for people now and then.
+
+    Raises:
+        ConfigError: if the recipe cannot be run (no data, another recipe in the same folder …).
+        DataError, CheckpointError: for its data and weight files.
+        TrainingError: if a loss is no longer finite; the last checkpoint stays.
+    """
+    fabric = _fabric(config)
+    run = _Run(config, fabric, report)
+    run.resume()
+    run.loop(validate)
+    return config.folder / "last.safetensors"
+
+
+class _Run:
+    """The moving parts of one run."""
+
+    def __init__(self, config: TrainConfig, fabric: Any, report: Report) -> None:
+        self.config, self.fabric, self.report = config, fabric, report
+        self.degrade, self.dataset = training_data(config)
+        fabric.seed_everything(config.seed, verbose=False)
+        self.stage = STAGES[config.stage](config)
+        self.network = self.stage.model.train()
+        self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
+        optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=config.optimiser.rate, betas=config.optimiser.betas
+        )
+        self.stage.model, self.optimiser = fabric.setup(self.network, optimiser)
+        if self.stage.forward_method != "forward":
+            self.stage.model.mark_forward_method(self.stage.forward_method)
+        fabric.to_device(self.average)
+        if self.stage.frozen is not None:
+            fabric.to_device(self.stage.frozen)
+        self.step, self.best = 0, float("-inf")
+        self.journal = Journal(config.folder / "journal.jsonl")
+
+    def loop(self, validate: Validate | None) -> None:
+        config, journal = self.config, self.journal
+        pace = Pace(self.step, config.steps)
+        loader = stream(
+            self.dataset,
+            start=self.step,
+            steps=config.steps,
+            batch=config.data.batch,
+            workers=config.data.workers,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
+        for batch in loader:
+            losses = self.train_step(batch)
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                speed = pace.seconds_per_step(self.step)
+                rate = self.optimiser.param_groups[0]["lr"]
+                journal.write("train", step=self.step, rate=rate, seconds_per_step=speed, **losses)
+                parts = "  ".join(f"{name} {value:.5f}" for name, value in losses.items())
+                self.report(
+                    f"step {self.step}/{config.steps}  {parts}  rate {rate:.2e}  "
+                    f"{len(batch['index']) * self.fabric.world_size / speed:.1f} images/s  "
+                    f"eta {pace.eta(self.step)}"
+                )
+            last = self.step == config.steps
+            if validate is not None and (last or self.step % config.val_every == 0):
+                self.validate(validate)
+            if last or self.step % config.save_every == 0:
+                self.save()
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
+        config = self.config
+        rate = learning_rate(self.step, config.steps, config.optimiser)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        indices = batch["index"].tolist()
+        gt = self.fabric.to_device(batch["gt"]).float() / 255
+        lq, gt = degrade_crops(self.degrade, gt, seeded_generator(config.seed, "degrade", *indices))
+        losses = self.stage.losses(
+            lq, gt, [seeded_generator(config.seed, "noise", index) for index in indices]
+        )
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        self.require_finite(values)
+        total = torch.stack(list(losses.values())).sum()
+        self.optimiser.zero_grad()
+        self.fabric.backward(total)
+        if config.optimiser.clip is not None:
+            self.fabric.clip_gradients(self.stage.model, self.optimiser, max_norm=config.optimiser.clip)
+        self.optimiser.step()
+        self.step += 1
+        _average_into(self.average, self.network, config.ema)
+        return values
+
+    def require_finite(self, losses: dict[str, float]) -> None:
+        if all(abs(value) < float("inf") for value in losses.values()):
+            return
+        parts = ", ".join(f"{name} {value}" for name, value in losses.items())
+        self.journal.write("non-finite", step=self.step, **{k: str(v) for k, v in losses.items()})
+        raise TrainingError(
+            f"loss is not finite at step {self.step + 1} ({parts}); the checkpoint in {self.config.folder} "
+            f"is from before: use a rate below {self.config.optimiser.rate} or optimiser.clip=1 with another name="
+        )
+
+    def validate(self, validate: Validate) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        scores = validate(self.average.eval())
+        name, score = next(iter(scores.items()))
+        self.journal.write("val", step=self.step, **scores)
+        better = score > self.best
+        self.report(f"step {self.step}  validation  {name} {score:.3f}" + ("  (best)" if better else ""))
+        if better:
+            self.best = score
+            self.write_weights("best", scores)
+
+    def save(self) -> None:
+        """Save the state and the averaged weights, each atomically."""
+        if not self.fabric.is_global_zero:
+            return
+        if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
+            raise TrainingError(
+                f"weights are not finite at step {self.step}; the checkpoint in {self.config.folder} is from "
+                f"before: use a rate below {self.config.optimiser.rate}"
+            )
+        state = {
+            "recipe": self.config.to_dict(),
+            "step": self.step,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        with atomic_path(self.config.folder / "state.pt") as part:
+            torch.save(state, part)
+        self.write_weights("last", {})
+
+    def write_weights(self, name: str, scores: dict[str, float]) -> None:
+        provenance = {"recipe": self.config.to_dict(), "step": self.step, "scores": scores}
+        save(self.config.folder / f"{name}.safetensors", self.average, provenance)
+
+    def resume(self) -> None:
+        """Take up the state in the run's folder, if there is one."""
+        folder = self.config.folder
+        if not (folder / "state.pt").is_file():
+            recipe = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
+            with atomic_path(folder / "recipe.yaml") as part:
+                part.write_text(recipe, encoding="utf-8")
+            return
+        # Our own file, but still opened without executing anything in it.
+        state = torch.load(folder / "state.pt", map_location=self.fabric.device, weights_only=True)
+        ours, theirs = self.config.to_dict(), state["recipe"]
+        for field in sorted(set(ours) - CHANGEABLE):
+            if ours[field] != theirs.get(field):
+                raise ConfigError(
+                    f"{folder} holds a run with {field} = {theirs.get(field)!r}, not {ours[field]!r}; "
+                    "choose another name= or remove the folder"
+                )
+        self.step, self.best = state["step"], state["best"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.journal.write("resume", step=self.step)
+        self.report(f"going on from step {self.step} in {folder}")
+
+
+def training_data(config: TrainConfig) -> tuple[Degradation, CleanCrops]:
+    """Return the degradation and the crops of a recipe; ConfigError and DataError name what is missing."""
+    data, network = config.data, config.network
+    if data.train is None:
+        raise ConfigError("data.train is not set; give a folder of clean photos: data.train=DIR")
+    if data.patch % network.multiple:
+        raise ConfigError(f"data.patch is {data.patch}; this network needs a multiple of {network.multiple}")
+    degrade = degradation(data.degradation, network.scale)
+    if data.without is not None and data.val is not None:
+        raise ConfigError("data.without and data.val are both set; photos of data.val are left out anyway")
+    photos = find_photos(data.train, without=data.without or data.val)
+    side = (data.patch + 2 * degrade.margin) * network.scale
+    require_size(photos, side)
+    return degrade, CleanCrops(photos, side, config.seed)
+
+
+def degrade_crops(
+    degrade: Degradation, gt: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Degrade crops `b 3 H W` and cut the margin off both: LQ as if the entire photo had been degraded."""
+    lq, margin = degrade(gt, generator), degrade.margin
+    return F.pad(lq, [-margin] * 4), F.pad(gt, [-margin * degrade.scale] * 4)
+
+
+def _fabric(config: TrainConfig) -> Any:
+    try:
+        from lightning_fabric import Fabric
+    except ModuleNotFoundError:
+        raise MissingExtraError("lightning-fabric", "train") from None
+    device = choose_device(config.device)
+    fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
+    fabric.launch()
+    return fabric
+
+
+@torch.no_grad()
+def _average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
+    ours, theirs = list(average.parameters()), list(network.parameters())
+    torch._foreach_lerp_(ours, theirs, 1 - decay)  # noqa: SLF001 - the fused form has no public name
