@@ -1,3 +1,57 @@
-"""dirformer: image restoration with DiffIR."""
+"""dirformer: image restoration with DiffIR.
+
+The names below are the public ones; the rest is reachable by its room and documented there. Importing the
+package loads no network and opens no device: heavy names resolve on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dirformer.checkpoints import load
+    from dirformer.degradations.pipeline import degradation
+    from dirformer.errors import DirformerError
+    from dirformer.evaluation.validation import train
+    from dirformer.inference.restorer import Restorer
+    from dirformer.networks.config import ModelConfig
+    from dirformer.networks.diffir import DiffIRS1, DiffIRS2
+    from dirformer.training.config import TrainConfig
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "DiffIRS1": "dirformer.networks.diffir",
+    "DiffIRS2": "dirformer.networks.diffir",
+    "DirformerError": "dirformer.errors",
+    "ModelConfig": "dirformer.networks.config",
+    "Restorer": "dirformer.inference.restorer",
+    "TrainConfig": "dirformer.training.config",
+    "degradation": "dirformer.degradations.pipeline",
+    "load": "dirformer.checkpoints",
+    "train": "dirformer.evaluation.validation",
+}
+
+__all__ = [
+    "DiffIRS1",
+    "DiffIRS2",
+    "DirformerError",
+    "ModelConfig",
+    "Restorer",
+    "TrainConfig",
+    "__version__",
+    "degradation",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dirformer' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -19,7 +19,7 @@ from torch import Tensor
 from dirformer.errors import CheckpointError, ConfigError
 from dirformer.files import atomic_path
 from dirformer.networks.config import ModelConfig
-from dirformer.networks.diffir import STAGES, DiffIR, DiffIRS1, DiffIRS2
+from dirformer.networks.diffir import STAGES, DiffIR
 
 FORMAT = 1
 HEADER = "dirformer"
@@ -55,7 +55,9 @@ def read_header(path: Path) -> dict[str, Any]:
         CheckpointError: if the file is missing, is not safetensors, or was not written by `save`.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is not there; give a weight file or a name that `dirformer models` lists")
+        raise CheckpointError(
+            f"{path} is not there; give a weight file or a name that `dirformer models` lists"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "null"))
@@ -65,9 +67,13 @@ def read_header(path: Path) -> dict[str, Any]:
             "an authors' .pth or .ckpt becomes one with: dirformer convert"
         ) from None
     if not isinstance(header, dict) or {"format", "stage", "config"} - set(header):
-        raise CheckpointError(f"{path} has no dirformer header; was it written by `dirformer convert` or `train`?")
+        raise CheckpointError(
+            f"{path} has no dirformer header; was it written by `dirformer convert` or `train`?"
+        )
     if header["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {header['format']}; this version reads {FORMAT}: upgrade dirformer")
+        raise CheckpointError(
+            f"{path} has format {header['format']}; this version reads {FORMAT}: upgrade dirformer"
+        )
     return header
 
 
@@ -91,25 +97,6 @@ def load(path: Path) -> DiffIR:
     return model.eval()
 
 
-def load_stage1(path: Path) -> DiffIRS1:
-    """Load a stage-1 file; CheckpointError says what it is if it is not one."""
-    model = load(path)
-    if not isinstance(model, DiffIRS1):
-        raise CheckpointError(f"{path} is a stage-2 network; expected stage 1 (one whose CPEN sees the GT)")
-    return model
-
-
-def load_stage2(path: Path) -> DiffIRS2:
-    """Load a stage-2 file; CheckpointError says what it is if it is not one."""
-    model = load(path)
-    if not isinstance(model, DiffIRS2):
-        raise CheckpointError(
-            f"{path} is a stage-1 network, which needs the clean photo; "
-            "expected stage 2: train one from it with stage1=FILE"
-        )
-    return model
-
-
 def fill(model: DiffIR, tensors: dict[str, Tensor], source: str) -> None:
     """Copy `tensors` into `model` as float32; strict.
 
@@ -120,10 +107,18 @@ def fill(model: DiffIR, tensors: dict[str, Tensor], source: str) -> None:
     for problem, keys in (
         ("lacks", sorted(set(expected) - set(tensors))),
         ("has the unknown", sorted(set(tensors) - set(expected))),
-        ("has another shape for", sorted(k for k in expected if k in tensors and tensors[k].shape != expected[k].shape)),
-        ("has values that are not finite in", sorted(k for k, v in tensors.items() if not v.isfinite().all())),
+        (
+            "has another shape for",
+            sorted(k for k in expected if k in tensors and tensors[k].shape != expected[k].shape),
+        ),
+        (
+            "has values that are not finite in",
+            sorted(k for k, v in tensors.items() if not v.isfinite().all()),
+        ),
     ):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise CheckpointError(f"{source} {problem} tensor {keys[0]}{more}; the file is damaged or foreign")
+            raise CheckpointError(
+                f"{source} {problem} tensor {keys[0]}{more}; the file is damaged or foreign"
+            )
     model.load_state_dict({key: value.float() for key, value in tensors.items()})

@@ -75,7 +75,14 @@ class _Stream:
 
 
 def stream(
-    dataset: CleanCrops, *, start: int, steps: int, batch: int, workers: int = 0, rank: int = 0, world: int = 1
+    dataset: CleanCrops,
+    *,
+    start: int,
+    steps: int,
+    batch: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
 ) -> DataLoader[dict[str, Any]]:
     """Return a loader of batches for steps `start` to `steps`; `batch` is per device."""
     return DataLoader(

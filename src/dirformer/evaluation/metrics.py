@@ -38,7 +38,9 @@ def ssim(result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], border: int
     """
     result, gt = _scored(result, gt, border)
     if min(gt.shape[-2:]) < 11:
-        raise PhotoError(f"SSIM needs 11×11 pixels inside the border; there are {gt.shape[-2]}×{gt.shape[-1]}")
+        raise PhotoError(
+            f"SSIM needs 11×11 pixels inside the border; there are {gt.shape[-2]}×{gt.shape[-1]}"
+        )
     position = torch.arange(-5, 6, dtype=torch.float64, device=gt.device)
     window = torch.exp(-position.square() / (2 * 1.5**2))
     window = window / window.sum()

@@ -7,6 +7,7 @@ released weights need it.
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -83,7 +84,7 @@ class ModelConfig:
     target: Literal["x0", "epsilon"] = "x0"
     """What the denoiser predicts: the IPR (released) or the noise (paper, Eqs. 3, 4, 11)."""
     reverse_noise: bool = False
-    """Add the posterior's noise in each reverse step but the last (Eq. 3; deleted by Sec. 4.2, ablation V4)."""
+    """Add the posterior's noise in each reverse step but the last (Eq. 3; deleted in Sec. 4.2, V4)."""
     denoiser_blocks: int = 1
     """Linear layers behind the denoiser's first."""
     denoiser_order: Literal["condition_first", "noise_first"] = "condition_first"
@@ -92,9 +93,6 @@ class ModelConfig:
     """Time as fed to the denoiser: (t − 1)/(10·T) as released, or t itself (1 … T) as in the paper."""
 
     def __post_init__(self) -> None:
-        # JSON and YAML know lists only; tuples keep the config hashable.
-        object.__setattr__(self, "blocks", tuple(self.blocks))
-        object.__setattr__(self, "heads", tuple(self.heads))
         for field, choices in _CHOICES.items():
             _require(getattr(self, field) in choices, self, field, f"one of {', '.join(choices)}")
         for field in _POSITIVE:
@@ -107,7 +105,9 @@ class ModelConfig:
         _require(self.dim % 2 == 0, self, "dim", "even (each step down halves it before the pixel-unshuffle)")
         for level, heads in enumerate(self.heads):
             width = self.dim * 2**level
-            _require(width % heads == 0, self, "heads", f"a divisor of the width {width} at level {level + 1}")
+            _require(
+                width % heads == 0, self, "heads", f"a divisor of the width {width} at level {level + 1}"
+            )
         _require(2 * self.dim % self.heads[0] == 0, self, "heads", "a divisor of the decoder width")
         _require(self.ffn_factor * self.dim >= 1, self, "ffn_factor", "a hidden width of at least 1")
         low, high = self.beta_start, self.beta_end
@@ -119,7 +119,7 @@ class ModelConfig:
             expected[self.tail],
             self,
             "tail",
-            f"a tail that enlarges scale·unshuffle = {enlarge} times (conv 1, shuffle 4, nearest 4, direct any)",
+            f"a tail that enlarges scale·unshuffle = {enlarge} times (conv 1, shuffle or nearest 4, direct)",
         )
 
     @property
@@ -147,14 +147,25 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Rebuild from `to_dict`'s result; unknown or missing fields raise ConfigError."""
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ConfigError(f"model config has unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"model config cannot be read: {error}") from None
+        """Rebuild from `to_dict`'s result; unknown fields and wrong types raise ConfigError."""
+        known = {f.name: f.default for f in fields(cls)}
+        typed: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise ConfigError(f"model config has no field {name!r}; the nearest valid one is {near!r}")
+            kind = str if name == "task" else type(known[name])
+            if kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
+                typed[name] = tuple(value)  # JSON and YAML know lists only
+            elif kind is float and type(value) is int:
+                typed[name] = float(value)
+            elif type(value) is kind:
+                typed[name] = value
+            else:
+                raise ConfigError(f"model config: {name} is {value!r}; expected {kind.__name__}")
+        if "task" not in typed:
+            raise ConfigError("model config has no task; expected one of " + ", ".join(_CHOICES["task"]))
+        return cls(**typed)
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -207,9 +218,7 @@ _SR_X4 = ModelConfig(
 )
 _SR_X2 = replace(_SR_X4, scale=2, unshuffle=2, cpen_unshuffle=2)
 _SR_X1 = replace(_SR_X4, scale=1, unshuffle=4, cpen_unshuffle=4)
-_DEBLURRING = ModelConfig(
-    task="deblurring", dim=48, blocks=(3, 5, 6, 6), refinement_blocks=4, ffn_factor=2.0
-)
+_DEBLURRING = ModelConfig(task="deblurring", dim=48, blocks=(3, 5, 6, 6), refinement_blocks=4, ffn_factor=2.0)
 # About 1 G Mult-Adds at a 64×64 input: the depth stands where a block is dear but sees every pixel
 # (decoder level 1 and refinement), the CPEN reads the photo unshuffled, and one convolution enlarges.
 _SR_X4_COMPACT = ModelConfig(

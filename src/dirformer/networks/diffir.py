@@ -91,7 +91,7 @@ class DiffIRS2(nn.Module):
 
 
 DiffIR = DiffIRS1 | DiffIRS2
-STAGES: dict[int, type[DiffIRS1] | type[DiffIRS2]] = {1: DiffIRS1, 2: DiffIRS2}
+STAGES: dict[int, type[DiffIRS1 | DiffIRS2]] = {1: DiffIRS1, 2: DiffIRS2}
 
 
 def start_at_identity(model: DiffIR) -> None:

@@ -61,7 +61,12 @@ def attention_statistics(
     Sums over parts of a photo add up to the sums over the photo.
     """
     gram = q @ k.transpose(-2, -1)
-    return gram, q.float().square().sum(-1), k.float().square().sum(-1)
+    return gram, at_least_float32(q).square().sum(-1), at_least_float32(k).square().sum(-1)
+
+
+def at_least_float32(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Widen 16-bit values: sums over a photo and what follows from them need the digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Attention(nn.Module):
@@ -88,13 +93,14 @@ class Attention(nn.Module):
         k_squared: Float[Tensor, "b heads d"],
     ) -> Float[Tensor, "b c c"]:
         """Return the c×c matrix that takes values to the output: attention, merged into the projection."""
-        logits = gram.float()
+        logits = at_least_float32(gram)
         if self.qk_norm:
-            q_length, k_length = (s.sqrt().clamp_min(1e-12) for s in (q_squared, k_squared))
+            # Clamped under the root: the slope of a root at 0 is infinite.
+            q_length, k_length = (s.clamp_min(1e-24).sqrt() for s in (q_squared, k_squared))
             logits = logits / (q_length.unsqueeze(-1) * k_length.unsqueeze(-2))
         logits = logits / self.temperature if self.divide else logits * self.temperature
         attention = logits.softmax(-1 if self.key_axis else -2)  # rows: query channels
-        project = self.project.weight.flatten(1).unflatten(1, (self.heads, -1))  # c heads d
+        project = self.project.weight.flatten(1).view(-1, self.heads, gram.shape[-1])  # c heads d
         return torch.einsum("ohi,bhij->bohj", project.to(attention.dtype), attention).flatten(2)
 
     def forward(self, x: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]) -> Float[Tensor, "b c h w"]:
@@ -115,9 +121,7 @@ class FeedForward(nn.Module):
         hidden = config.hidden(dim)
         self.norm = ModulatedNorm(dim, config.prior_dim, config.norm)
         self.expand = nn.Conv2d(dim, 2 * hidden, 1, bias=config.bias)
-        self.depthwise = nn.Conv2d(
-            2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=config.bias
-        )
+        self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=config.bias)
         self.project = nn.Conv2d(hidden, dim, 1, bias=config.bias)
 
     def forward(self, x: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]) -> Float[Tensor, "b c h w"]:

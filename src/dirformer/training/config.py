@@ -194,9 +194,9 @@ def _first(error: ValidationError) -> str:
     place = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "dict[", "str"))]
     name = ".".join(place)
     if problem["type"] == "extra_forbidden":
-        section: type[BaseModel] = TrainConfig
+        section: Any = TrainConfig
         for part in place[:-1]:
-            section = section.model_fields[part].annotation or section
+            section = section.model_fields[part].annotation
         near = difflib.get_close_matches(place[-1], section.model_fields, n=1, cutoff=0.0)
         return f"unknown field {name}; the nearest valid one is {near[0]}"
     received = "" if problem["type"] == "missing" else f" is {problem['input']!r}"

@@ -74,7 +74,7 @@ class _Run:
         self.degrade, self.dataset = training_data(config)
         fabric.seed_everything(config.seed, verbose=False)
         self.stage = STAGES[config.stage](config)
-        self.network = self.stage.model.train()
+        self.network: DiffIR = self.stage.model.train()
         self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
         optimiser = torch.optim.Adam(
             self.network.parameters(), lr=config.optimiser.rate, betas=config.optimiser.betas
@@ -100,9 +100,12 @@ class _Run:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
+        window: list[dict[str, float]] = []
         for batch in loader:
-            losses = self.train_step(batch)
+            window.append(self.train_step(batch))
             if self.step % config.log_every == 0 or self.step == config.steps:
+                losses = {name: sum(w[name] for w in window) / len(window) for name in window[0]}
+                window.clear()
                 speed = pace.seconds_per_step(self.step)
                 rate = self.optimiser.param_groups[0]["lr"]
                 journal.write("train", step=self.step, rate=rate, seconds_per_step=speed, **losses)
@@ -138,7 +141,7 @@ class _Run:
             self.fabric.clip_gradients(self.stage.model, self.optimiser, max_norm=config.optimiser.clip)
         self.optimiser.step()
         self.step += 1
-        _average_into(self.average, self.network, config.ema)
+        _average_into(self.average, self.network, config.ema, self.step)
         return values
 
     def require_finite(self, losses: dict[str, float]) -> None:
@@ -146,9 +149,14 @@ class _Run:
             return
         parts = ", ".join(f"{name} {value}" for name, value in losses.items())
         self.journal.write("non-finite", step=self.step, **{k: str(v) for k, v in losses.items()})
-        raise TrainingError(
-            f"loss is not finite at step {self.step + 1} ({parts}); the checkpoint in {self.config.folder} "
-            f"is from before: use a rate below {self.config.optimiser.rate} or optimiser.clip=1 with another name="
+        raise TrainingError(f"loss is not finite at step {self.step + 1} ({parts}); {self.advice}")
+
+    @property
+    def advice(self) -> str:
+        """What to do about a run that diverged."""
+        return (
+            f"the checkpoint in {self.config.folder} is from before: "
+            f"use a rate below {self.config.optimiser.rate} or optimiser.clip=1, and another name="
         )
 
     def validate(self, validate: Validate) -> None:
@@ -168,10 +176,7 @@ class _Run:
         if not self.fabric.is_global_zero:
             return
         if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
-            raise TrainingError(
-                f"weights are not finite at step {self.step}; the checkpoint in {self.config.folder} is from "
-                f"before: use a rate below {self.config.optimiser.rate}"
-            )
+            raise TrainingError(f"weights are not finite at step {self.step}; {self.advice}")
         state = {
             "recipe": self.config.to_dict(),
             "step": self.step,
@@ -229,9 +234,7 @@ def training_data(config: TrainConfig) -> tuple[Degradation, CleanCrops]:
     return degrade, CleanCrops(photos, side, config.seed)
 
 
-def degrade_crops(
-    degrade: Degradation, gt: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def degrade_crops(degrade: Degradation, gt: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Degrade crops `b 3 H W` and cut the margin off both: LQ as if the entire photo had been degraded."""
     lq, margin = degrade(gt, generator), degrade.margin
     return F.pad(lq, [-margin] * 4), F.pad(gt, [-margin * degrade.scale] * 4)
@@ -249,6 +252,9 @@ def _fabric(config: TrainConfig) -> Any:
 
 
 @torch.no_grad()
-def _average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
-    ours, theirs = list(average.parameters()), list(network.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - decay)  # noqa: SLF001 - the fused form has no public name
+def _average_into(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    # Shorter memory in the first steps, so that short runs do not carry their random start along.
+    decay = min(decay, (1 + step) / (10 + step))
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(network.parameters())
+    torch._foreach_lerp_(ours, theirs, 1 - decay)

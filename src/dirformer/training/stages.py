@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dirformer.checkpoints import load_stage1, load_stage2
+from dirformer.convert import load_stage1, load_stage2
 from dirformer.errors import ConfigError
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_identity
 from dirformer.networks.prior import CPEN
@@ -19,7 +19,8 @@ from dirformer.training.config import TrainConfig
 class Stage(Protocol):
     """A network in training and the losses of a batch."""
 
-    model: DiffIR
+    model: Any
+    """A DiffIRS1 or DiffIRS2; the loop puts its wrapper for devices and precision around it."""
     frozen: nn.Module | None
     """Networks that are used but not trained."""
     forward_method: str
@@ -43,7 +44,7 @@ class Stage1:
 
     def __init__(self, config: TrainConfig) -> None:
         self.weights = config.loss
-        self.model: DiffIR
+        self.model: Any
         if config.init is None:
             self.model = DiffIRS1(config.network)
             if config.start == "identity":
@@ -60,8 +61,10 @@ class Stage1:
 
 
 class Stage2:
-    """Algorithm 1: stage 1's IPR is noised to t = T and estimated back through all T steps; all of stage 2
-    learns from L1 on the photo and Eq. 13 on the IPR."""
+    """Algorithm 1: stage 1's IPR is noised to t = T and estimated back through all T steps.
+
+    All of stage 2 learns from L1 on the photo and Eq. 13 on the IPR.
+    """
 
     forward_method = "restore_and_estimate"
 
@@ -73,7 +76,7 @@ class Stage2:
         _require_same(config, stage1, "stage1")
         self.teacher: CPEN = stage1.cpen.requires_grad_(requires_grad=False)
         self.frozen: nn.Module | None = self.teacher
-        self.model: DiffIR
+        self.model: Any
         if config.init is None:
             model = DiffIRS2(config.network)
             if config.start == "identity":
@@ -83,14 +86,14 @@ class Stage2:
         else:
             self.model = load_stage2(config.init)
             _require_same(config, self.model, "init")
+        self.noise_shape = self.model.noise_shape
 
     def losses(
         self, lq: Float[Tensor, "b c h w"], gt: Float[Tensor, "b 3 H W"], generators: list[torch.Generator]
     ) -> dict[str, Tensor]:
         with torch.no_grad():
             prior = self.teacher(lq, gt)
-        shape = self.model.noise_shape
-        noise = torch.stack([torch.randn(shape, generator=g) for g in generators], dim=1).to(prior)
+        noise = torch.stack([torch.randn(self.noise_shape, generator=g) for g in generators], dim=1).to(prior)
         restored, estimates = self.model.restore_and_estimate(lq, prior, noise)
         return {
             "image": self.weights.image * F.l1_loss(restored, gt),
@@ -98,7 +101,7 @@ class Stage2:
         }
 
 
-STAGES: dict[int, type[Stage1] | type[Stage2]] = {1: Stage1, 2: Stage2}
+STAGES: dict[int, type[Stage1 | Stage2]] = {1: Stage1, 2: Stage2}
 
 
 def _require_same(config: TrainConfig, model: DiffIR, field: str) -> None:

@@ -1,0 +1,5 @@
+"""`python -m dirformer`."""
+
+from dirformer.cli import main
+
+main()

@@ -1,0 +1,191 @@
+"""The command line: a literal table of verbs, each one library function and a sentence.
+
+Heavy imports happen inside the verbs, so that `--help` answers at once. Errors of the package are one
+line and exit code 2; an interruption is 130.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from dirformer import __version__
+from dirformer.errors import DirformerError
+
+T = TypeVar("T")
+
+Inputs = Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="IN...")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="File or folder for the results.")]
+Seed = Annotated[int, typer.Option(help="Another seed is another draw of the diffusion's start.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result for machines to this file.")]
+
+
+def restore(
+    inputs: Inputs,
+    out: Out,
+    task: Annotated[str | None, typer.Option(help="sr, realsr, deblurring or inpainting.")] = None,
+    model: Annotated[str | None, typer.Option(help="A shipped model's name or a weight file.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Mask (white = hole), or a folder of masks.")] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Wanted enlargement: chooses or checks the model.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore photos: enlarge, deblur, clean or fill them."""
+    from dirformer.catalog import default_model
+    from dirformer.errors import ConfigError
+    from dirformer.inference.files import plan_jobs, restore_files
+    from dirformer.inference.restorer import Restorer
+
+    jobs, errors = plan_jobs(inputs, out, mask=mask, overwrite=overwrite)
+    if jobs:
+        name = model or default_model(task, has_mask=mask is not None, scale=scale).name
+        restorer = Restorer(name, device=device, precision=precision)
+        for field, wanted, has in (("task", task, restorer.task), ("scale", scale, restorer.scale)):
+            if wanted not in (None, has):
+                raise ConfigError(
+                    f"--{field} is {wanted}, but {name} is a {restorer.task} ×{restorer.scale} network"
+                )
+        say(f"{name}: {restorer.task} ×{restorer.scale} on {restorer.device}")
+        records = restore_files(restorer, jobs, seed=seed)
+        for record in progress(records, len(jobs), "restoring"):
+            if record.error is None:
+                say(f"{record.job.photo} → {record.job.output} ({record.seconds:.1f} s)")
+            else:
+                errors.append(record.error)
+    for error in errors:
+        complain(str(error))
+    if errors:
+        raise typer.Exit(2)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a .yaml file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Fields to change, such as data.train=DIR steps=2000.")
+    ] = None,
+) -> None:
+    """Train a network by a recipe; the same command again goes on where it stopped."""
+    from dirformer.evaluation.validation import train as run
+    from dirformer.training.config import load_recipe
+
+    say(f"weights: {run(load_recipe(recipe, overrides), say)}")
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="An authors' .pth or .ckpt, or one of our .safetensors.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Result: .safetensors is ours, .pth and .ckpt are theirs.")
+    ],
+    task: Annotated[str | None, typer.Option(help="realsr, where weights cannot tell it from sr.")] = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Take the stage-1 network inside an inpainting stage-2 file.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert the authors' weight files to ours, or ours to theirs."""
+    from dirformer.convert import convert as run
+
+    say(run(source, out, task=task, teacher=teacher, overwrite=overwrite))
+
+
+def models(as_json: Json = None) -> None:
+    """List the models that come with the package, and the recipes to train more."""
+    from dirformer.catalog import CATALOG
+    from dirformer.checkpoints import read_header
+
+    rows = []
+    for entry in CATALOG.values():
+        header = read_header(entry.path)
+        rows.append(
+            {
+                "name": entry.name,
+                "task": entry.task,
+                "scale": entry.scale,
+                "licence": entry.licence,
+                "bytes": entry.path.stat().st_size,
+                "summary": entry.summary,
+                "provenance": header["provenance"],
+            }
+        )
+        size = f"{entry.path.stat().st_size / 1e6:.1f} MB"
+        say(f"{entry.name:24} {entry.task} ×{entry.scale}  {size}  {entry.summary}")
+    write_json(as_json, {"schema": 1, "models": rows})
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "restore": restore,
+    "train": train,
+    "convert": convert,
+    "models": models,
+}
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+for _name, _verb in VERBS.items():
+    app.command(_name)(_verb)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Image restoration with DiffIR."""
+    if version:
+        print(f"dirformer {__version__}")  # noqa: T201
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.Exit(2)
+
+
+def say(line: str) -> None:
+    """Print a line for people."""
+    print(line, flush=True)  # noqa: T201
+
+
+def complain(line: str) -> None:
+    """Print an error: one line on standard error."""
+    print(f"dirformer: {' '.join(line.split())}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def write_json(path: Path | None, value: dict[str, Any]) -> None:
+    """Write a result for machines, if a file was asked for."""
+    from dirformer.files import atomic_path
+
+    if path is not None:
+        with atomic_path(path) as part:
+            part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def progress(records: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Pass records through, with a bar and an ETA where somebody is looking."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(records, total=total)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except DirformerError as error:
+        complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)

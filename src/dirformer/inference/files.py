@@ -1,0 +1,107 @@
+"""Photos on disk → restored photos on disk, one record each; a bad photo never stops the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dirformer.errors import ConfigError, DirformerError, OutputError, PhotoError
+from dirformer.inference.restorer import Restorer, enlarge
+from dirformer.photo import SUFFIXES, check_suffix, list_photos, read_mask, read_photo, write_photo
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo to restore."""
+
+    photo: Path
+    output: Path
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What became of one photo: written to `output`, or the error that stopped it."""
+
+    job: Job
+    seconds: float
+    error: DirformerError | None = None
+
+
+def plan_jobs(
+    inputs: list[Path], out: Path, *, mask: Path | None = None, overwrite: bool = False
+) -> tuple[list[Job], list[DirformerError]]:
+    """Turn files and folders into jobs, and into errors for what cannot be one.
+
+    A single file goes to the file `out` if `out` has a photo's suffix; otherwise `out` is a folder, and
+    results keep their names (as PNG where the suffix cannot be written). `mask` is one mask for all, or a
+    folder of masks named like the photos.
+
+    Raises:
+        ConfigError: if several photos are asked into one file.
+    """
+    photos: list[Path] = []
+    for path in inputs:
+        photos += list_photos(path) if path.is_dir() else [path]
+    one_file = out.suffix.lower() in SUFFIXES and not out.is_dir()
+    if one_file and (len(photos) > 1 or any(path.is_dir() for path in inputs)):
+        raise ConfigError(f"{len(photos)} photos cannot go into the one file {out}; give a folder: -o DIR")
+    if not one_file and out.suffix and not out.is_dir():
+        check_suffix(out)
+    jobs: list[Job] = []
+    errors: list[DirformerError] = []
+    taken: dict[Path, Path] = {}
+    for photo in photos:
+        suffix = photo.suffix if photo.suffix.lower() in SUFFIXES else ".png"
+        output = out if one_file else out / f"{photo.stem}{suffix}"
+        if output in taken:
+            errors.append(
+                OutputError(f"{photo} and {taken[output]} would both be written to {output}; rename one")
+            )
+        elif output.exists() and not overwrite:
+            errors.append(OutputError(f"{output} exists already; add --overwrite to replace it"))
+        elif mask is not None and mask.is_dir() and _mask_for(photo, mask) is None:
+            errors.append(PhotoError(f"{photo} has no mask of the same name in {mask}"))
+        else:
+            taken[output] = photo
+            jobs.append(Job(photo, output, _mask_for(photo, mask)))
+    if not photos:
+        errors.append(
+            PhotoError(f"no photos in {', '.join(map(str, inputs))}; expected {', '.join(SUFFIXES)} files")
+        )
+    return jobs, errors
+
+
+def restore_files(restorer: Restorer, jobs: list[Job], *, seed: int = 0) -> Iterator[Restored]:
+    """Restore each job in turn and yield what became of it."""
+    for job in jobs:
+        start, error = time.perf_counter(), None
+        try:
+            restore_file(restorer, job, seed=seed)
+        except DirformerError as problem:
+            error = problem
+        yield Restored(job, time.perf_counter() - start, error)
+
+
+def restore_file(restorer: Restorer, job: Job, *, seed: int = 0) -> None:
+    """Restore one photo; grey stays grey, alpha and colour profile are kept (see `photo.write_photo`).
+
+    Raises:
+        PhotoError: if the photo or its mask cannot be read or do not suit the network.
+        OutputError: if the result cannot be written.
+    """
+    photo = read_photo(job.photo)
+    mask = None if job.mask is None else read_mask(job.mask)
+    pixels = restorer.restore(photo.pixels, mask, seed)
+    if photo.grey:
+        pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
+    alpha = None if photo.alpha is None else enlarge(photo.alpha, restorer.scale)
+    write_photo(job.output, replace(photo, pixels=pixels, alpha=alpha))
+
+
+def _mask_for(photo: Path, mask: Path | None) -> Path | None:
+    if mask is None or not mask.is_dir():
+        return mask
+    return next((path for path in list_photos(mask) if path.stem == photo.stem), None)

@@ -1,0 +1,120 @@
+"""Photo → network → photo, in memory.
+
+The noise a restoration starts from depends on `seed` and on the pixels the network sees (with the hole
+zeroed and the mask, in inpainting), and on nothing else: the same photo gives the same bytes whatever its
+file name, its neighbours, the order or the batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from dirformer.catalog import find_weights
+from dirformer.convert import load_stage2
+from dirformer.device import choose_device, seeded_generator
+from dirformer.errors import ConfigError, PhotoError
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Restorer:
+    """A stage-2 network, ready for photos of any size.
+
+    Args:
+        model: a name that `dirformer models` lists, or a weight file.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `float32`, or `bfloat16` / `float16` under autocast.
+
+    Raises:
+        CheckpointError: if the weights are not there or not those of a stage-2 network.
+        ConfigError: for a device or precision that does not exist.
+    """
+
+    def __init__(self, model: str | Path, *, device: str = "auto", precision: str = "float32") -> None:
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        path = find_weights(model)
+        self.name = str(model)
+        self.device, self.precision = choose_device(device), precision
+        self.model = load_stage2(path).to(self.device)
+        self.config = self.model.config
+        self.task, self.scale = self.config.task, self.config.scale
+
+    @torch.inference_mode()
+    def restore(
+        self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 h w"] | None = None, seed: int = 0
+    ) -> Float[Tensor, "3 H W"]:
+        """Restore one photo; H and W are `scale` times h and w.
+
+        Args:
+            pixels: RGB in [0, 1].
+            mask: 1 in holes, else 0; needed by an inpainting network and refused by the others.
+            seed: another seed is another draw of Z_T.
+
+        Returns:
+            RGB in [0, 1], on the CPU. In inpainting, pixels outside the hole are those of the input.
+
+        Raises:
+            PhotoError: if the mask is missing, superfluous or of another size.
+        """
+        lq = self._input(pixels, mask)
+        generator = seeded_generator(seed, _bytes(lq))
+        # Drawn before padding and on the CPU: neither depends on the network's needs nor on the device.
+        noise = torch.randn(self.model.noise_shape, generator=generator)[:, None]
+        height, width = lq.shape[1:]
+        padded = pad_to_multiple(lq[None], self.config.multiple).to(self.device)
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            restored = self.model(padded, noise.to(self.device))[0]
+        restored = restored[:, : height * self.scale, : width * self.scale].float().cpu().clamp(0, 1)
+        return restored if mask is None else mask * restored + (1 - mask) * pixels
+
+    def _input(
+        self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 h w"] | None
+    ) -> Float[Tensor, "c h w"]:
+        if self.task != "inpainting":
+            if mask is not None:
+                raise PhotoError(
+                    f"a mask was given, but {self.name} is a {self.task} network; leave --mask out"
+                )
+            return pixels
+        if mask is None:
+            raise PhotoError(f"{self.name} is an inpainting network and needs a mask; give --mask FILE")
+        if mask.shape[1:] != pixels.shape[1:]:
+            sizes = [f"{t.shape[2]}×{t.shape[1]}" for t in (mask, pixels)]
+            raise PhotoError(f"the mask is {sizes[0]} and the photo {sizes[1]}; expected the same size")
+        return torch.cat([pixels * (1 - mask), mask])
+
+
+def pad_to_multiple(x: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c H W"]:
+    """Pad right and bottom to the next multiple: mirrored as far as the photo reaches, then the edge."""
+    for axis in (2, 3):
+        size = x.shape[axis]
+        index = _mirrored_index(size, -(-size // multiple) * multiple)
+        x = x.index_select(axis, index.to(x.device))
+    return x
+
+
+def _mirrored_index(size: int, target: int) -> Int[Tensor, "n"]:
+    index = torch.arange(target)
+    mirrored = (2 * (size - 1) - index).clamp(min=0)
+    # Past the far end of the mirror the last mirrored pixel is repeated.
+    return torch.where(index < size, index, mirrored)
+
+
+def _bytes(lq: Tensor) -> bytes:
+    # 16-bit integers hold every decoded photo exactly, so equal photos are equal bytes on every platform.
+    values = (lq.clamp(0, 1) * 65535).round().to(torch.int32).numpy().astype("<u2")
+    return repr(values.shape).encode() + values.tobytes()
+
+
+def enlarge(alpha: Float[Tensor, "1 h w"], scale: int) -> Float[Tensor, "1 H W"]:
+    """Enlarge an alpha channel bicubically, to go with a restored photo."""
+    if scale == 1:
+        return alpha
+    return F.interpolate(alpha[None], scale_factor=float(scale), mode="bicubic")[0].clamp(0, 1)
