@@ -1,0 +1,78 @@
+"""What can be evaluated: our networks and the authors', interpolations, and the input as it is.
+
+A contender is a name and a function from a photo to its restoration; scores know nothing else about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dirformer.degradations.resize import resize_bicubic
+
+Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
+"""(lq `3 h w` in [0, 1], mask `1 h w` or None, scale, seed) → `3 h·scale w·scale` in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of a table."""
+
+    name: str
+    restore: Restore
+    scale: int | None = None
+    """The enlargement it was made for; None does any."""
+    task: str | None = None
+    """The task it was made for; None does any."""
+
+
+def contender(model: str, *, device: str = "auto", precision: str = "float32") -> Contender:
+    """Return what `model` names.
+
+    Args:
+        model: `bicubic`, `lanczos`, `input`, a shipped model's name, or a weight file (ours or the authors').
+        device: for networks.
+        precision: for networks.
+
+    Raises:
+        CheckpointError: if it is neither a name nor a weight file that can be read.
+    """
+    if model in BASELINES:
+        return Contender(model, BASELINES[model])
+    from dirformer.inference.restorer import Restorer
+
+    restorer = Restorer(model, device=device, precision=precision)
+
+    def restore(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+        del scale  # checked against the network's own before
+        return restorer.restore(lq, mask, seed)
+
+    return Contender(model, restore, restorer.scale, restorer.task)
+
+
+def bicubic(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Enlarge as MATLAB's `imresize` on 8-bit values: the bicubic row of the field's tables."""
+    del mask, seed
+    return lq if scale == 1 else resize_bicubic(lq, float(scale), levels=255)
+
+
+def lanczos(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Enlarge with Pillow's Lanczos filter (three lobes) on 8-bit values."""
+    del mask, seed
+    photo = Image.fromarray((lq * 255).round().byte().permute(1, 2, 0).numpy())
+    large = photo.resize((photo.width * scale, photo.height * scale), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(large)).permute(2, 0, 1).float() / 255
+
+
+def unchanged(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Return the LQ photo itself, each pixel repeated where the GT is larger."""
+    del mask, seed
+    return lq.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+BASELINES: dict[str, Restore] = {"bicubic": bicubic, "lanczos": lanczos, "input": unchanged}
