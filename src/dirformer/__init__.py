@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dirformer.checkpoints import load
     from dirformer.degradations.pipeline import degradation
     from dirformer.errors import DirformerError
+    from dirformer.evaluation.run import evaluate
     from dirformer.evaluation.validation import train
     from dirformer.inference.restorer import Restorer
     from dirformer.networks.config import ModelConfig
@@ -29,6 +30,7 @@ _HOMES = {
     "Restorer": "dirformer.inference.restorer",
     "TrainConfig": "dirformer.training.config",
     "degradation": "dirformer.degradations.pipeline",
+    "evaluate": "dirformer.evaluation.run",
     "load": "dirformer.checkpoints",
     "train": "dirformer.evaluation.validation",
 }
@@ -42,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "degradation",
+    "evaluate",
     "load",
     "train",
 ]

@@ -124,9 +124,41 @@ def models(as_json: Json = None) -> None:
     write_json(as_json, {"schema": 1, "models": rows})
 
 
+def evaluate(
+    contenders: Annotated[
+        list[str], typer.Argument(help="Models: names, weight files, bicubic, lanczos.", metavar="MODEL...")
+    ],
+    lq: Annotated[Path, typer.Option(help="Folder of degraded photos.")],
+    gt: Annotated[Path, typer.Option(help="Folder of clean photos of the same names.")],
+    protocol: Annotated[str, typer.Option(help="Which scores, and how they are taken: sr.")],
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    as_json: Json = None,
+) -> None:
+    """Score models on pairs of photos, by a named protocol."""
+    from dirformer.data.folders import pair_photos
+    from dirformer.evaluation.protocols import protocol as rules
+    from dirformer.evaluation.run import finite, score, summarise
+
+    say(f"protocol {protocol}: {rules(protocol).sentence}")
+    records = score(contenders, lq, gt, protocol, seed=seed, device=device, precision=precision)
+    total = len(contenders) * len(pair_photos(lq, gt))
+    result = summarise(protocol, contenders, progress(records, total, "evaluating"))
+    for row in result["models"]:
+        parts = [f"{len(row['images'])} photos"]
+        for metric, mean in row["mean"].items():
+            interval = row["interval95"].get(metric)
+            extent = "" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]"
+            parts.append(f"{metric} {mean:.4f}{extent}")
+        say(f"{row['model']}: " + "  ".join(parts))
+    write_json(as_json, finite(result))
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "restore": restore,
     "train": train,
+    "evaluate": evaluate,
     "convert": convert,
     "models": models,
 }

@@ -93,8 +93,8 @@ class ModelConfig:
     """Time as fed to the denoiser: (t − 1)/(10·T) as released, or t itself (1 … T) as in the paper."""
 
     def __post_init__(self) -> None:
-        for field, choices in _CHOICES.items():
-            _require(getattr(self, field) in choices, self, field, f"one of {', '.join(choices)}")
+        for field in _CHOICES:
+            _require_choice(field, getattr(self, field))
         for field in _POSITIVE:
             _require(getattr(self, field) >= 1, self, field, "at least 1")
         for field in ("refinement_blocks", "cpen_blocks", "timesteps", "denoiser_blocks"):
@@ -163,6 +163,7 @@ class ModelConfig:
                 typed[name] = value
             else:
                 raise ConfigError(f"model config: {name} is {value!r}; expected {kind.__name__}")
+            _require_choice(name, value)
         if "task" not in typed:
             raise ConfigError("model config has no task; expected one of " + ", ".join(_CHOICES["task"]))
         return cls(**typed)
@@ -182,6 +183,12 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "time": ("scaled", "index"),
 }
 _POSITIVE = ("scale", "dim", "unshuffle", "cpen_dim", "cpen_unshuffle", "prior_dim")
+
+
+def _require_choice(field: str, value: Any) -> None:
+    choices = _CHOICES.get(field, (value,))
+    if value not in choices:
+        raise ConfigError(f"model config: {field} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def _require(holds: bool, config: ModelConfig, field: str, rule: str) -> None:

@@ -1,0 +1,46 @@
+# Every developer command. `make demo` and `make test` do all set-up on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The photos and golden numbers that development machines have beside the repository; a clone has none.
+DATA ?= ../shared/datasets
+TASK ?= sr-x4
+MINUTES ?= 30
+
+.PHONY: setup demo check test test-all bench docs pictures train-compact
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@# torch first and pinned: an unpinned torch brings gigabytes of CUDA packages.
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+demo: setup
+	$(BIN)/python docs/demo/demo.py
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest -n 2
+
+bench: setup
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+
+docs: setup
+	$(BIN)/python -m pytest tests/test_docs.py
+
+pictures: setup
+	$(BIN)/python docs/pictures.py $(DATA)
+
+train-compact: setup
+	$(BIN)/python -m dirformer.training.compact $(TASK) --minutes $(MINUTES) --data $(DATA)
