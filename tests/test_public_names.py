@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import dirformer
+from helpers import python
 
 
 def test_every_public_name_resolves() -> None:
@@ -19,5 +17,5 @@ def test_every_public_name_resolves() -> None:
 def test_import_loads_nothing_heavy() -> None:
     """Importing the package, or its command line, imports neither torch nor numpy."""
     code = "import sys, dirformer, dirformer.cli; print('torch' in sys.modules or 'numpy' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = python("-c", code, check=True)
     assert result.stdout.strip() == "False"

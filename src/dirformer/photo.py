@@ -23,8 +23,8 @@ from dirformer.files import atomic_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """File names taken for photos, in any case; nothing else is opened when a folder is given."""
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO")
-"""Decoders that are allowed to run, whatever a file is called. MPO is how many phones write JPEG."""
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+"""Decoders that are allowed to run, whatever a file is called."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def list_photos(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
-def side_by_side(photos: Iterable[Float[Tensor, "3 h w"]], gap: int = 8) -> Float[Tensor, "3 h w"]:
+def side_by_side(photos: Iterable[Float[Tensor, "3 h w"]], gap: int = 8) -> Float[Tensor, "3 h W"]:
     """Join photos of one height to a strip with white gaps, for people to look at."""
     panels: list[Tensor] = []
     for photo in photos:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from dirformer.degradations.resize import resize_bicubic
 from dirformer.errors import ConfigError
 
 
+@runtime_checkable
 class Degradation(Protocol):
     """Clean → degraded."""
 

@@ -57,10 +57,9 @@ def resize_bicubic(
     if scale <= 0:
         raise ConfigError(f"scale is {scale}; expected a positive number")
     rows, columns = (resize_matrix(n, scale).to(x) for n in x.shape[-2:])
-    x = _quantised(rows @ x, levels)
-    return _quantised(x @ columns.T, levels)
-
-
-def _quantised(x: Tensor, levels: int | None) -> Tensor:
-    # MATLAB rounds halves up; values are not negative here.
-    return x if levels is None else (x.clamp(0, 1) * levels + 0.5).floor() / levels
+    if levels is None:
+        return rows @ x @ columns.T
+    # In whole levels, so that sums which end in exactly one half are rounded as they should be: up.
+    x = (x * levels).round()
+    x = (rows @ x + 0.5).floor().clamp(0, levels)
+    return (x @ columns.T + 0.5).floor().clamp(0, levels) / levels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from dirformer.networks.prior import CPEN
 from dirformer.training.config import TrainConfig
 
 
+@runtime_checkable
 class Stage(Protocol):
     """A network in training and the losses of a batch."""
 

@@ -1,0 +1,71 @@
+"""Pieces that tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dirformer.networks.config import PRESETS, ModelConfig
+from dirformer.networks.diffir import STAGES, DiffIR
+
+SRC = Path(__file__).parents[1] / "src"
+
+TINY_SR = replace(
+    PRESETS["sr-x4-compact"],
+    dim=4,
+    blocks=(1, 1, 1, 1),
+    refinement_blocks=1,
+    heads=(1, 1, 1, 2),
+    cpen_dim=4,
+    cpen_blocks=1,
+    prior_dim=8,
+)
+TINY_INPAINTING = replace(
+    PRESETS["inpainting"],
+    dim=4,
+    blocks=(1, 1, 1, 1),
+    heads=(1, 1, 1, 2),
+    cpen_dim=4,
+    cpen_blocks=1,
+    prior_dim=8,
+)
+
+
+def tiny(config: ModelConfig = TINY_SR, stage: int = 2, seed: int = 0) -> DiffIR:
+    """A small random network that depends on all its inputs."""
+    torch.manual_seed(seed)
+    model = STAGES[stage](config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modulation" in name:  # the default start would make the IPR all but invisible
+                parameter.mul_(10)
+    return model
+
+
+def picture(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
+    """A smooth picture with some texture, like a photo in that it can be enlarged."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 6, 6, generator=generator)
+    values = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
+    values = (values + 0.1 * torch.rand(values.shape, generator=generator)).clamp(0, 1)
+    pixels = (values[0] * 255).byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels).convert(mode)
+
+
+def python(*arguments: str, check: bool = False, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run this Python with the package of this checkout."""
+    environment = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=check, env=environment, **options
+    )
+
+
+def dirformer(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    return python("-m", "dirformer", *(str(a) for a in arguments))
