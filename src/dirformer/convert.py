@@ -382,7 +382,7 @@ def _read_legacy(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not a checkpoint for us
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise CheckpointError(f"{path} is not a PyTorch checkpoint ({reason[:80]})") from None
 
 
