@@ -6,6 +6,7 @@ line and exit code 2; an interruption is 130.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -164,8 +165,27 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
+    """Turn the package's errors and Ctrl-C into a line and an exit code."""
+
+    @functools.wraps(verb)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            verb(*arguments, **options)
+        except DirformerError as error:
+            complain(str(error))
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(130) from None
+
+    return run
+
+
 for _name, _verb in VERBS.items():
-    app.command(_name)(_verb)
+    app.command(_name)(_guarded(_verb))
 
 
 @app.callback(invoke_without_command=True)
@@ -213,11 +233,4 @@ def progress(records: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 def main() -> None:
     """Run the command line."""
-    try:
-        app()
-    except DirformerError as error:
-        complain(str(error))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(130)
+    app()

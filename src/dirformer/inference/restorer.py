@@ -47,13 +47,14 @@ class Restorer:
 
     @torch.inference_mode()
     def restore(
-        self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 h w"] | None = None, seed: int = 0
+        self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 y x"] | None = None, seed: int = 0
     ) -> Float[Tensor, "3 H W"]:
         """Restore one photo; H and W are `scale` times h and w.
 
         Args:
             pixels: RGB in [0, 1].
-            mask: 1 in holes, else 0; needed by an inpainting network and refused by the others.
+            mask: 1 in holes, else 0, as large as the photo; an inpainting network needs it, others
+                refuse it.
             seed: another seed is another draw of Z_T.
 
         Returns:
@@ -75,7 +76,7 @@ class Restorer:
         return restored if mask is None else mask * restored + (1 - mask) * pixels
 
     def _input(
-        self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 h w"] | None
+        self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 y x"] | None
     ) -> Float[Tensor, "c h w"]:
         if self.task != "inpainting":
             if mask is not None:

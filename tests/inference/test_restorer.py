@@ -1,0 +1,125 @@
+"""A restoration depends on the photo, the seed and the weights, and on nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from dirformer.checkpoints import save
+from dirformer.errors import CheckpointError, ConfigError, PhotoError
+from dirformer.inference.restorer import Restorer, pad_to_multiple
+from helpers import TINY_INPAINTING, TINY_SR, tiny
+
+
+@pytest.fixture(scope="module")
+def sr(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
+    path = tmp_path_factory.mktemp("weights") / "sr.safetensors"
+    save(path, tiny(TINY_SR))
+    return Restorer(path, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def inpainting(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
+    path = tmp_path_factory.mktemp("weights") / "inpainting.safetensors"
+    save(path, tiny(TINY_INPAINTING))
+    return Restorer(path, device="cpu")
+
+
+def photo(height: int = 13, width: int = 22, seed: int = 0) -> torch.Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=st.integers(1, 30), width=st.integers(1, 30))
+def test_any_size_is_restored(sr: Restorer, height: int, width: int) -> None:
+    """A photo of any size, one pixel included, comes back four times as large, finite, within [0, 1]."""
+    restored = sr.restore(photo(height, width))
+    assert restored.shape == (3, 4 * height, 4 * width)
+    assert restored.isfinite().all() and restored.min() >= 0 and restored.max() <= 1
+
+
+def test_the_same_photo_and_seed_give_the_same_bytes(sr: Restorer) -> None:
+    """Other photos in between, or another order, change nothing; another seed does."""
+    first = sr.restore(photo())
+    sr.restore(photo(seed=1))
+    torch.randn(100)
+    assert torch.equal(sr.restore(photo()), first)
+    assert not torch.equal(sr.restore(photo(), seed=1), first)
+
+
+def test_the_result_is_the_networks_own(sr: Restorer) -> None:
+    """At a size that needs no padding, the restorer adds nothing to what the network computes."""
+    from dirformer.device import seeded_generator
+
+    lq = torch.full((3, 8, 16), 0.5)
+    values = torch.full((3, 8, 16), round(0.5 * 65535), dtype=torch.int32).numpy().astype("<u2")
+    generator = seeded_generator(0, b"(3, 8, 16)" + values.tobytes())
+    noise = torch.randn(1, 8, generator=generator)[:, None]
+    with torch.no_grad():
+        expected = sr.model(lq[None], noise)[0].clamp(0, 1)
+    assert torch.equal(sr.restore(lq), expected)
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), multiple=st.sampled_from([8, 16, 32]))
+@settings(max_examples=40, deadline=None)
+def test_padding_mirrors_then_repeats(height: int, width: int, multiple: int) -> None:
+    """Where a mirror reaches it is used (as PyTorch's reflect does), beyond it the last pixel is repeated."""
+    x = torch.rand(1, 2, height, width)
+    padded = pad_to_multiple(x, multiple)
+    assert padded.shape[2] % multiple == 0 and padded.shape[3] % multiple == 0
+    assert padded.shape[2] - height < multiple and padded.shape[3] - width < multiple
+    assert torch.equal(padded[..., :height, :width], x)
+    down, right = padded.shape[2] - height, padded.shape[3] - width
+    if down < height and right < width:
+        assert torch.equal(padded, F.pad(x, (0, right, 0, down), mode="reflect"))
+    else:
+        mirror = (0, min(right, width - 1), 0, min(down, height - 1))
+        rest = (0, right - mirror[1], 0, down - mirror[3])
+        assert torch.equal(padded, F.pad(F.pad(x, mirror, mode="reflect"), rest, mode="replicate"))
+
+
+def test_inpainting_leaves_known_pixels_alone(inpainting: Restorer) -> None:
+    """Outside the hole the photo is bit-identical; what was under the hole does not matter."""
+    pixels, mask = photo(16, 24), torch.zeros(1, 16, 24)
+    mask[:, 4:9, 5:15] = 1
+    restored = inpainting.restore(pixels, mask)
+    assert torch.equal(restored * (1 - mask), pixels * (1 - mask))
+    assert not torch.equal(restored, pixels)
+    other = pixels * (1 - mask) + mask * 0.123
+    assert torch.equal(inpainting.restore(other, mask), restored)
+
+
+def test_masks_are_asked_for_and_refused(sr: Restorer, inpainting: Restorer) -> None:
+    """A missing, superfluous or ill-sized mask is one line that says what to do."""
+    with pytest.raises(PhotoError, match="leave --mask out"):
+        sr.restore(photo(), torch.zeros(1, 13, 22))
+    with pytest.raises(PhotoError, match="needs a mask; give --mask FILE"):
+        inpainting.restore(photo())
+    with pytest.raises(PhotoError, match="mask is 9×8 and the photo 22×13"):
+        inpainting.restore(photo(), torch.zeros(1, 8, 9))
+
+
+def test_bfloat16_stays_near(sr: Restorer) -> None:
+    """Autocast changes results in the third digit, not in the first."""
+    sr.precision = "bfloat16"
+    half = sr.restore(photo(16, 16))
+    sr.precision = "float32"
+    assert (half - sr.restore(photo(16, 16))).abs().max() < 0.1
+
+
+def test_wrong_requests_are_named(tmp_path: Path) -> None:
+    """Unknown models, devices, precisions and stages are refused in one line."""
+    save(tmp_path / "s1.safetensors", tiny(stage=1))
+    with pytest.raises(CheckpointError, match="no model 'sr-x9'"):
+        Restorer("sr-x9")
+    with pytest.raises(CheckpointError, match="stage-1 network, which needs the clean photo"):
+        Restorer(tmp_path / "s1.safetensors")
+    with pytest.raises(ConfigError, match="device 'gpu' is not available"):
+        Restorer(tmp_path / "s1.safetensors", device="gpu")
+    with pytest.raises(ConfigError, match="precision is 'int8'"):
+        Restorer(tmp_path / "s1.safetensors", precision="int8")
