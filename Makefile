@@ -42,5 +42,7 @@ docs: setup
 pictures: setup
 	$(BIN)/python docs/pictures.py $(DATA)
 
+# A leg of training from the shipped weights; docs/models/ship.py takes the result in if it is better.
 train-compact: setup
-	$(BIN)/python -m dirformer.training.compact $(TASK) --minutes $(MINUTES) --data $(DATA)
+	$(BIN)/dirformer train $(TASK)-compact-stage2 init=$(TASK)-compact stage1=$(TASK)-compact-stage1 \
+		name=$(TASK)-compact-leg data.train=$(DATA)/photos data.val=$(DATA)/photos_val.txt --minutes $(MINUTES)

@@ -22,7 +22,7 @@ class Entry:
     @property
     def path(self) -> Path:
         """Where its weights lie."""
-        return Path(str(resources.files("dirformer") / "weights" / f"{self.name}.safetensors"))
+        return _weights(self.name)
 
 
 CATALOG: dict[str, Entry] = {
@@ -40,18 +40,22 @@ CATALOG: dict[str, Entry] = {
 
 
 def find_weights(model: str | Path) -> Path:
-    """Return the file of a shipped model's name, or the file itself.
+    """Return the file of a shipped name (models, and the stage-1 networks behind them) or the file itself.
 
     Raises:
         CheckpointError: if neither is there.
     """
-    entry = CATALOG.get(str(model))
-    path = Path(model) if entry is None else entry.path
+    shipped = _weights(str(model))
+    path = shipped if shipped.is_file() else Path(model)
     if not path.is_file():
         raise CheckpointError(
             f"no model {str(model)!r}; give a file or one of: {', '.join(CATALOG)} (`dirformer models`)"
         )
     return path
+
+
+def _weights(name: str) -> Path:
+    return Path(str(resources.files("dirformer") / "weights" / f"{name}.safetensors"))
 
 
 def default_model(task: str | None, *, has_mask: bool, scale: int | None = None) -> Entry:

@@ -76,12 +76,13 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Fields to change, such as data.train=DIR steps=2000.")
     ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Fit the schedule to this time.", min=0.1)] = None,
 ) -> None:
     """Train a network by a recipe; the same command again goes on where it stopped."""
     from dirformer.evaluation.validation import train as run
     from dirformer.training.config import load_recipe
 
-    say(f"weights: {run(load_recipe(recipe, overrides), say)}")
+    say(f"weights: {run(load_recipe(recipe, overrides), say, minutes)}")
 
 
 def convert(
@@ -188,17 +189,20 @@ for _name, _verb in VERBS.items():
     app.command(_name)(_guarded(_verb))
 
 
-@app.callback(invoke_without_command=True)
+def _print_version(value: bool) -> bool:
+    if value:
+        say(f"dirformer {__version__}")
+        raise typer.Exit
+    return value
+
+
+@app.callback()
 def _top(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Image restoration with DiffIR."""
-    if version:
-        print(f"dirformer {__version__}")  # noqa: T201
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        raise typer.Exit(2)
 
 
 def say(line: str) -> None:

@@ -33,7 +33,7 @@ VERB_OPTIONS = {
         "--precision",
         "--overwrite",
     },
-    "train": set(),
+    "train": {"--minutes"},
     "evaluate": {"--lq", "--gt", "--protocol", "--seed", "--device", "--precision", "--json"},
     "convert": {"--out", "--task", "--teacher", "--overwrite"},
     "models": {"--json"},

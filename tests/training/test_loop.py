@@ -318,3 +318,13 @@ def test_time_left_is_shown(photos: Path) -> None:
     train(recipe(photos), lines.append)
     assert time.time() >= started
     assert lines[0].startswith("step 2/6  image 0.") and "images/s  eta 0:00:" in lines[0]
+
+
+def test_a_schedule_is_fitted_to_the_time(photos: Path) -> None:
+    """`minutes` sets the number of steps from a measured pace; a run that has begun keeps its number."""
+    lines: list[str] = []
+    fitted = loop.steps_in(recipe(photos), 0.05, lines.append)
+    assert fitted.steps >= 1 and lines[-1].endswith(f"{fitted.steps} steps in 0.05 minutes")
+    assert not fitted.folder.exists()
+    train(recipe(photos), quiet)
+    assert loop.steps_in(recipe(photos), 60.0, quiet).steps == 6

@@ -20,8 +20,13 @@ BORDER = 4
 """Pixels of the GT left out along each side, as in the SR tables."""
 
 
-def train(config: TrainConfig, report: loop.Report = print) -> Path:
-    """Run a recipe and validate as it says; see `training.loop.train` for what is raised."""
+def train(config: TrainConfig, report: loop.Report = print, minutes: float | None = None) -> Path:
+    """Run a recipe and validate as it says; see `training.loop.train` for what is raised.
+
+    With `minutes`, the recipe's schedule is fitted to the time instead of its steps.
+    """
+    if minutes is not None:
+        config = loop.steps_in(config, minutes, report)
     return loop.train(config, None if config.data.val is None else Validation(config), report)
 
 

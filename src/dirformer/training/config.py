@@ -78,9 +78,9 @@ class TrainConfig(_Section):
     model: str | dict[str, Any]
     """A preset's name, or {preset: NAME, field: value …}."""
     stage1: Path | None = None
-    """Stage-1 weights (stage 2 needs them): teacher, and start of the DIRformer."""
+    """Stage-1 weights, a file or a shipped name (stage 2 needs them): teacher, start of the DIRformer."""
     init: Path | None = None
-    """Weights of the same stage to start from instead of random ones."""
+    """Weights of the same stage, a file or a shipped name, to start from instead of random ones."""
     start: Literal["identity", "default"] = "identity"
     """Random start: with neutral guidance (`start_at_identity`), or PyTorch's defaults as released."""
     data: Data = Data()

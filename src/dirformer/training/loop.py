@@ -16,7 +16,8 @@ bit for bit as if it had not been (same device, same thread count).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ Report = Callable[[str], None]
 
 CHANGEABLE = {"data", "log_every", "val_every", "save_every", "out", "device"}
 """Fields that may differ when a run goes on; any other would make it another run."""
+TRIAL_STEPS = 10
 
 
 def train(config: TrainConfig, validate: Validate | None = None, report: Report = print) -> Path:
@@ -91,17 +93,8 @@ class _Run:
     def loop(self, validate: Validate | None) -> None:
         config, journal = self.config, self.journal
         pace = Pace(self.step, config.steps)
-        loader = stream(
-            self.dataset,
-            start=self.step,
-            steps=config.steps,
-            batch=config.data.batch,
-            workers=config.data.workers,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-        )
         window: list[dict[str, float]] = []
-        for batch in loader:
+        for batch in self.batches():
             window.append(self.train_step(batch))
             if self.step % config.log_every == 0 or self.step == config.steps:
                 losses = {name: sum(w[name] for w in window) / len(window) for name in window[0]}
@@ -120,6 +113,18 @@ class _Run:
                 self.validate(validate)
             if last or self.step % config.save_every == 0:
                 self.save()
+
+    def batches(self) -> Iterable[dict[str, Any]]:
+        """Return this device's batches from the current step on."""
+        return stream(
+            self.dataset,
+            start=self.step,
+            steps=self.config.steps,
+            batch=self.config.data.batch,
+            workers=self.config.data.workers,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
         config = self.config
@@ -216,6 +221,28 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.journal.write("resume", step=self.step)
         self.report(f"going on from step {self.step} in {folder}")
+
+
+def steps_in(config: TrainConfig, minutes: float, report: Report = print) -> TrainConfig:
+    """Return the recipe with as many steps as this machine makes in `minutes`.
+
+    A run that has begun keeps its number; otherwise a few steps are timed and thrown away.
+    """
+    state = config.folder / "state.pt"
+    if state.is_file():
+        steps = torch.load(state, map_location="cpu", weights_only=True)["recipe"]["steps"]
+        return config.model_copy(update={"steps": steps})
+    with tempfile.TemporaryDirectory() as folder:
+        trial = config.model_copy(update={"out": Path(folder), "steps": TRIAL_STEPS + 2})
+        run = _Run(trial, _fabric(trial), report)
+        for step, batch in enumerate(run.batches()):
+            if step == 2:  # behind the first steps, which pay for allocations
+                pace = Pace(2, TRIAL_STEPS + 2)
+            run.train_step(batch)
+        seconds = pace.seconds_per_step(TRIAL_STEPS + 2)
+    steps = max(1, round(minutes * 60 / seconds))
+    report(f"{seconds:.2f} s a step: {steps} steps in {minutes:g} minutes")
+    return config.model_copy(update={"steps": steps})
 
 
 def training_data(config: TrainConfig) -> tuple[Degradation, CleanCrops]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dirformer.catalog import find_weights
 from dirformer.convert import load_stage1, load_stage2
 from dirformer.errors import ConfigError
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_identity
@@ -51,7 +52,7 @@ class Stage1:
             if config.start == "identity":
                 start_at_identity(self.model)
         else:
-            self.model = load_stage1(config.init)
+            self.model = load_stage1(find_weights(config.init))
             _require_same(config, self.model, "init")
 
     def losses(
@@ -73,7 +74,7 @@ class Stage2:
         self.weights = config.loss
         if config.stage1 is None:
             raise ConfigError("stage 2 starts from a stage-1 network; give stage1=FILE")
-        stage1 = load_stage1(config.stage1)
+        stage1 = load_stage1(find_weights(config.stage1))
         _require_same(config, stage1, "stage1")
         self.teacher: CPEN = stage1.cpen.requires_grad_(requires_grad=False)
         self.frozen: nn.Module | None = self.teacher
@@ -85,7 +86,7 @@ class Stage2:
             model.start_from(stage1)
             self.model = model
         else:
-            self.model = load_stage2(config.init)
+            self.model = load_stage2(find_weights(config.init))
             _require_same(config, self.model, "init")
         self.noise_shape = self.model.noise_shape
 
