@@ -23,7 +23,7 @@ from dirformer.networks.config import PRESETS
 from dirformer.training import loop
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
 from dirformer.training.schedules import learning_rate
-from dirformer.training.stages import STAGES
+from dirformer.training.stages import STAGES, Batch
 from helpers import SRC, TINY_SR, picture, tiny
 
 pytestmark = pytest.mark.filterwarnings(
@@ -94,11 +94,139 @@ def test_gradients_reach_everything_that_is_trained(photos: Path, stage: int) ->
     )
     current = STAGES[stage](config)
     lq, gt = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
-    losses = current.losses(lq, gt, [torch.Generator().manual_seed(i) for i in range(2)])
+    losses = current.losses(batch(lq, gt))
     assert set(losses) == ({"image"} if stage == 1 else {"image", "prior"})
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in current.model.parameters())
-    assert current.frozen is None or all(p.grad is None for p in current.frozen.parameters())
+    assert all(p.grad is None for p in current.frozen.parameters())
+
+
+def batch(lq: torch.Tensor, gt: torch.Tensor, step: int = 0) -> Batch:
+    return Batch(lq, gt, [torch.Generator().manual_seed(i) for i in range(len(lq))], step)
+
+
+def reached(model: torch.nn.Module) -> set[str]:
+    """Rooms of a network whose parameters have a gradient that is not zero."""
+    return {
+        name.split(".")[0]
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
+
+
+def stage2(photos: Path, **fields: Any) -> Any:
+    save(photos.parent / "s1.safetensors", tiny(stage=1))
+    return STAGES[2](recipe(photos, 2, stage1=str(photos.parent / "s1.safetensors"), **fields))
+
+
+def test_joint_training_reaches_the_prior_through_the_photo(photos: Path) -> None:
+    """V3: the photo's loss alone teaches CPEN and denoiser, through all T steps."""
+    current = stage2(photos)
+    current.losses(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))["image"].backward()
+    assert reached(current.model) == {"cpen", "denoiser", "dirformer"}
+
+
+@pytest.mark.parametrize("target", ["x0", "epsilon"])
+def test_separate_training_leaves_the_dirformer_alone(photos: Path, target: str) -> None:
+    """V2: a step at a random t teaches CPEN and denoiser; the DIRformer stays as stage 1 left it."""
+    current = stage2(photos, training="separate", model=TINY_SR.to_dict() | {"target": target})
+    losses = current.losses(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
+    assert set(losses) == {"prior"}
+    losses["prior"].backward()
+    assert reached(current.model) == {"cpen", "denoiser"}
+    assert not any(p.requires_grad for p in current.model.dirformer.parameters())
+
+
+def test_without_diffusion_the_condition_is_the_estimate(photos: Path) -> None:
+    """V1: with T = 0, CPEN's own output is compared with stage 1's IPR and guides the DIRformer."""
+    current = stage2(photos, model=TINY_SR.to_dict() | {"timesteps": 0})
+    lq, gt = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
+    losses = current.losses(batch(lq, gt))
+    with torch.no_grad():
+        expected = (current.model.cpen(lq) - current.teacher(lq, gt)).abs().mean()
+    assert float(losses["prior"].detach()) == pytest.approx(float(expected))
+    sum(losses.values()).backward()
+    assert reached(current.model) == {"cpen", "dirformer"}
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "kl"])
+def test_prior_losses_are_chosen_by_the_recipe(photos: Path, kind: str) -> None:
+    """Eqs. 13 to 15 by name, weighted."""
+    current = stage2(photos, loss={"prior_kind": kind, "prior": 2.0})
+    losses = current.losses(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
+    assert losses["prior"] > 0
+
+
+def test_warm_up_trains_cpen_and_denoiser_alone(photos: Path) -> None:
+    """Before the joint phase the DIRformer does not move; then it does."""
+    save(photos.parent / "s1.safetensors", tiny(stage=1))
+    fields = {"stage1": str(photos.parent / "s1.safetensors"), "ema": 0.0, "save_every": 1}
+    before = tiny(stage=1).dirformer.state_dict()
+    warm = train(recipe(photos, 2, name="warm", steps=3, warmup={"steps": 3}, **fields), quiet)
+    after = load(warm).dirformer.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    joint = train(recipe(photos, 2, name="joint", steps=4, warmup={"steps": 3}, **fields), quiet)
+    after = load(joint).dirformer.state_dict()
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+    log = [r for r in read_journal(photos.parent / "runs/joint/journal.jsonl") if r["kind"] == "train"]
+    assert [set(r) & {"image", "prior"} for r in log] == [{"prior"}, {"image", "prior"}]
+
+
+def test_accumulated_batches_equal_whole_ones(photos: Path) -> None:
+    """Two backward passes over halves give the weights of one over the whole, to rounding."""
+    whole = train(recipe(photos, name="whole", data={"batch": 4}, steps=3), quiet)
+    parts = train(recipe(photos, name="parts", data={"batch": 2}, accumulate=2, steps=3), quiet)
+    near_weights(whole, parts, 1e-5)
+
+
+def test_recomputed_activations_change_nothing(photos: Path) -> None:
+    """Keeping less for the gradient gives the same weights."""
+    plain = train(recipe(photos, name="plain", steps=3), quiet)
+    lean = train(recipe(photos, name="lean", steps=3, checkpoint_activations=True), quiet)
+    near_weights(plain, lean, 1e-6)
+
+
+def near_weights(one: Path, other: Path, tolerance: float) -> None:
+    ours, theirs = (load(path).state_dict() for path in (one, other))
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < tolerance
+
+
+def test_adversarial_refinement_trains_both_sides(photos: Path) -> None:
+    """With an adversarial weight a discriminator learns beside, and both go on after a stop bit for bit."""
+    save(photos.parent / "s1.safetensors", tiny(stage=1))
+    fields = {
+        "stage1": str(photos.parent / "s1.safetensors"),
+        "loss": {"adversarial": 0.1},
+        "data": {"batch": 1, "patch": 8},
+        "steps": 3,
+        "log_every": 1,
+        "save_every": 1,
+    }
+    whole = train(recipe(photos, 2, name="whole", **fields), quiet)
+    log = [r for r in read_journal(photos.parent / "runs/whole/journal.jsonl") if r["kind"] == "train"]
+    assert {"image", "prior", "adversarial", "discriminator"} <= set(log[0])
+    assert log[0]["discriminator"] != log[-1]["discriminator"]
+
+    def stop(line: str) -> None:
+        if line.startswith("step 2/"):
+            raise StoppedError
+
+    config = recipe(photos, 2, name="parts", **fields)
+    with pytest.raises(StoppedError):
+        train(config, stop)
+    same_weights(whole, train(config, quiet))
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_perceptual_loss_asks_for_its_weights(photos: Path) -> None:
+    """VGG-19's weights cannot be shipped: the error says which file to give."""
+    with pytest.raises(ConfigError, match=r"give loss.vgg19=FILE"):
+        stage2(photos, loss={"perceptual": 1.0})
+    with pytest.raises(ConfigError, match="belong to stage 2"):
+        train(recipe(photos, loss={"adversarial": 1.0}), quiet)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -107,9 +235,6 @@ def test_stopping_and_going_on_changes_nothing(photos: Path, stage: int) -> None
     save(photos.parent / "s1.safetensors", tiny(stage=1))
     extra = {"stage1": str(photos.parent / "s1.safetensors")} if stage == 2 else {}
     whole = train(recipe(photos, stage, name="whole", **extra), quiet)
-
-    class StoppedError(Exception):
-        pass
 
     def stop(line: str) -> None:
         if line.startswith("step 4/"):
@@ -152,22 +277,65 @@ def test_a_killed_run_goes_on_bit_for_bit(photos: Path) -> None:
     same_weights(whole, folder / "last.safetensors")
 
 
-def test_a_non_finite_loss_stops_with_advice(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run ends with one line naming step, loss and remedy; the last checkpoint is finite."""
-    config = recipe(photos, steps=20, save_every=1)
+def poison(monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
+    """Make the LQ photos of these calls (from 1) not a number."""
+    count = 0
+    original = loop.degrade_crops
 
     def poisoned(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal count
+        count += 1
         lq, gt = original(*arguments)
-        calls.append(1)
-        return (lq * float("nan") if len(calls) == 4 else lq), gt
+        return (lq * float("nan") if count in calls else lq), gt
 
-    calls: list[int] = []
-    original = loop.degrade_crops
     monkeypatch.setattr(loop, "degrade_crops", poisoned)
+
+
+def test_a_non_finite_loss_stops_with_advice(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without tries left, the run ends in one line naming step, loss and remedy; what was saved is finite."""
+    config = recipe(photos, steps=20, save_every=1, recovery={"tries": 0})
+    poison(monkeypatch, {4})
     with pytest.raises(TrainingError, match=r"not finite at step 4 \(image nan\).*optimiser.clip=1"):
         train(config, quiet)
     assert load(config.folder / "last.safetensors").stage == 1
-    assert [r["kind"] for r in read_journal(config.folder / "journal.jsonl")][-1] == "non-finite"
+    assert [r["kind"] for r in read_journal(config.folder / "journal.jsonl")][-1] == "diverged"
+
+
+def test_a_diverged_run_rolls_back(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that is not finite sends the run back to its last good state with half the rate, and it ends."""
+    config = recipe(photos, steps=6, save_every=2, log_every=1)
+    poison(monkeypatch, {4})
+    lines: list[str] = []
+    train(config, lines.append)
+    assert any("back to step 2, rate × 0.5 (try 1 of 3)" in line for line in lines)
+    log = [r for r in read_journal(config.folder / "journal.jsonl") if r["kind"] == "train"]
+    assert [r["step"] for r in log] == [1, 2, 3, 3, 4, 5, 6]
+    assert log[-1]["rate"] == pytest.approx(0.5 * log[0]["rate"])
+
+
+def test_a_run_that_keeps_diverging_gives_up(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the stated number of tries the run says so and ends."""
+    poison(monkeypatch, {3, 4, 5, 6})
+    with pytest.raises(TrainingError, match="not finite at step 3"):
+        train(recipe(photos, save_every=2), quiet)
+
+
+def test_a_collapse_of_the_score_rolls_back(photos: Path) -> None:
+    """A validation score far below the best sends the run back; the best weights are untouched."""
+    scores = iter([20.0, 10.0, 20.5, 21.0])
+    lines: list[str] = []
+    config = recipe(photos, val_every=2)
+    loop.train(config, lambda _: {"psnr_y": next(scores)}, lines.append)
+    assert any("psnr_y fell to 10.00 at step 4; the best was 20.00: back to step 2" in line for line in lines)
+    assert load_provenance(config.folder / "best.safetensors")["scores"] == {"psnr_y": 21.0}
+
+
+def test_numbered_copies_are_rotated(photos: Path) -> None:
+    """`keep` numbered files stay, the newest."""
+    config = recipe(photos, save_every=1, keep=2)
+    train(config, quiet)
+    names = sorted(p.name for p in config.folder.glob("step-*"))
+    assert names == ["step-00000005.safetensors", "step-00000006.safetensors"]
 
 
 def test_validation_keeps_the_best(photos: Path) -> None:
@@ -259,6 +427,10 @@ def test_rates_follow_their_schedules() -> None:
     cosine = Optimiser(rate=1.0, schedule="cosine", final_rate=0.0)
     assert learning_rate(50, 100, cosine) == pytest.approx(0.5)
     assert learning_rate(0, 100, cosine) == 1.0
+    # The released deblurring stage 1: two cosines, the first of which rises.
+    cycles = Optimiser(rate=2e-4, schedule="cycles", cycles=((92_000, 2.85e-4), (208_000, 1e-6)))
+    rates = [learning_rate(s, 300_000, cycles) for s in (0, 46_000, 92_000, 196_000, 300_000)]
+    assert rates == pytest.approx([2e-4, 2.425e-4, 2e-4, 1.005e-4, 1e-6])
     warm = Optimiser(rate=1.0, schedule="constant", warmup=4)
     assert [learning_rate(s, 100, warm) for s in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
 

@@ -8,7 +8,7 @@ restores under the estimate. Everything is trained together, through all T steps
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dirformer.networks.config import ModelConfig
@@ -79,11 +79,29 @@ class DiffIRS2(nn.Module):
         self, lq: Float[Tensor, "b c h w"], prior_s1: Float[Tensor, "b p"], noise: Float[Tensor, "n b p"]
     ) -> tuple[Float[Tensor, "b 3 H W"], list[Float[Tensor, "b p"]]]:
         """Algorithm 1: noise stage 1's IPR up to t = T, estimate it back, restore under the estimate."""
+        estimates = self.estimate_back(lq, prior_s1, noise)
+        return self.dirformer(lq, estimates[-1]), estimates
+
+    def estimate_back(
+        self, lq: Float[Tensor, "b c h w"], prior_s1: Float[Tensor, "b p"], noise: Float[Tensor, "n b p"]
+    ) -> list[Float[Tensor, "b p"]]:
+        """Algorithm 1 without the DIRformer: Z after each step, from stage 1's IPR noised up to t = T."""
         if self.denoiser is not None:
             start = self.diffusion.add_noise(prior_s1, noise[0])
             noise = torch.cat([start[None], noise[1:]])
-        estimates = self.estimate(self.cpen(lq), noise)
-        return self.dirformer(lq, estimates[-1]), estimates
+        return self.estimate(self.cpen(lq), noise)
+
+    def predict_at(
+        self,
+        lq: Float[Tensor, "b c h w"],
+        prior_s1: Float[Tensor, "b p"],
+        noise: Float[Tensor, "b p"],
+        index: Int[Tensor, "b"],
+    ) -> Float[Tensor, "b p"]:
+        """Traditional diffusion training (ablation V2): one prediction at the step `index` of each photo."""
+        assert self.denoiser is not None
+        z = self.diffusion.add_noise(prior_s1, noise, index)
+        return self.denoiser(self.cpen(lq), self.diffusion.times[index], z)
 
     def start_from(self, stage1: DiffIRS1) -> None:
         """Take stage 1's DIRformer over (Algorithm 1, line 2); CPEN and denoiser keep their own start."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dirformer.networks.config import LEVELS, ModelConfig
 
@@ -147,10 +148,15 @@ class Level(nn.ModuleList):
 
     def __init__(self, config: ModelConfig, count: int, dim: int, heads: int) -> None:
         super().__init__(Block(config, dim, heads) for _ in range(count))
+        self.recompute = False
+        """In training, keep only what enters each block and compute its inside again for the gradient."""
 
     def forward(self, x: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]) -> Float[Tensor, "b c h w"]:
         for block in self:
-            x = block(x, prior)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, prior, use_reentrant=False)
+            else:
+                x = block(x, prior)
         return x
 
 

@@ -7,7 +7,7 @@ is an argument, so the caller decides what a result depends on.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -87,10 +87,11 @@ class Denoiser(nn.Module):
         )
 
     def forward(
-        self, condition: Float[Tensor, "b p"], time: Float[Tensor, ""], z: Float[Tensor, "b p"]
+        self, condition: Float[Tensor, "b p"], time: Float[Tensor, "*n"], z: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b p"]:
+        """Predict from D, the time (one for all, or one per photo) and Z_t."""
         ends = (z, condition) if self.noise_first else (condition, z)
-        x = torch.cat([ends[0], time.to(z).expand(len(z), 1), ends[1]], dim=1)
+        x = torch.cat([ends[0], time.to(z).reshape(-1, 1).expand(len(z), 1), ends[1]], dim=1)
         for linear in self.layers:
             # Called a residual MLP in the release, but nothing is added there either.
             x = F.leaky_relu(linear(x), SLOPE)
@@ -140,10 +141,13 @@ class Diffusion(nn.Module):
         self.register_buffer("times", times, persistent=False)
 
     def add_noise(
-        self, prior: Float[Tensor, "b p"], noise: Float[Tensor, "b p"], index: int = -1
+        self, prior: Float[Tensor, "b p"], noise: Float[Tensor, "b p"], index: int | Int[Tensor, "b"] = -1
     ) -> Float[Tensor, "b p"]:
-        """Eqs. 2 and 10: Z_t = √ᾱ_t·Z + √(1 − ᾱ_t)·ε; by default t = T, where training starts."""
-        return self.signal[index] * prior + self.noise[index] * noise
+        """Eqs. 2 and 10: Z_t = √ᾱ_t·Z + √(1 − ᾱ_t)·ε; by default t = T, where training starts.
+
+        `index` is one for all photos or one for each.
+        """
+        return self.signal[index, None] * prior + self.noise[index, None] * noise
 
     def reverse_step(
         self,

@@ -48,9 +48,11 @@ class Optimiser(_Section):
 
     rate: float = Field(2e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
-    schedule: Literal["constant", "multistep", "cosine"] = "cosine"
+    schedule: Literal["constant", "multistep", "cosine", "cycles"] = "cosine"
     milestones: tuple[int, ...] = ()
     """Steps at which `multistep` multiplies the rate by `gamma`."""
+    cycles: tuple[tuple[int, float], ...] = ()
+    """For `cycles`: cosines one after the other, each (steps, final rate), each from `rate`."""
     gamma: float = 0.5
     final_rate: float = Field(1e-6, ge=0)
     """Where `cosine` ends."""
@@ -66,7 +68,36 @@ class Loss(_Section):
     image: float = 1.0
     """L1 between restored photo and GT."""
     prior: float = 1.0
-    """Eq. 13 (stage 2): L1 between the estimated IPR and stage 1's."""
+    """Stage 2: distance of the estimated IPR to stage 1's."""
+    prior_kind: Literal["l1", "l2", "kl"] = "l1"
+    """Eq. 13, 14 or 15."""
+    perceptual: float = Field(0.0, ge=0)
+    """VGG-19 maps before ReLU; needs `vgg19`."""
+    vgg19: Path | None = None
+    """The published ImageNet weight file of VGG-19."""
+    adversarial: float = Field(0.0, ge=0)
+    """Weight of a U-Net discriminator's verdict; above 0 a discriminator is trained beside."""
+
+
+class Warmup(_Section):
+    """Stage 2 begins with CPEN and denoiser alone, on the IPR's loss; then Adam starts afresh for all."""
+
+    steps: int = Field(0, ge=0)
+    rate: float = Field(2e-4, gt=0)
+    gamma: float = 0.1
+    every: int = Field(60_000, ge=1)
+    """Steps after which the rate is multiplied by `gamma`, again and again."""
+
+
+class Recovery(_Section):
+    """What happens when a run diverges: back to the last good state, with a smaller rate."""
+
+    tries: int = Field(3, ge=0)
+    """How often before the run gives up; 0 gives up at once."""
+    factor: float = Field(0.5, gt=0, lt=1)
+    """The rate is multiplied by this each time."""
+    collapse: float = Field(3.0, gt=0)
+    """A validation score this far (dB) below the best so far counts as a collapse."""
 
 
 class TrainConfig(_Section):
@@ -85,6 +116,19 @@ class TrainConfig(_Section):
     """Random start: with neutral guidance (`start_at_identity`), or PyTorch's defaults as released."""
     data: Data = Data()
     optimiser: Optimiser = Optimiser()
+    warmup: Warmup = Warmup()
+    training: Literal["joint", "separate"] = "joint"
+    """Stage 2: all T steps and the DIRformer together, or (ablation V2) the denoiser at a random t with the
+    DIRformer frozen as stage 1 left it."""
+    adversary: Optimiser = Optimiser(rate=1e-4)
+    """Of the discriminator, where there is one."""
+    recovery: Recovery = Recovery()
+    accumulate: int = Field(1, ge=1)
+    """Backward passes per step: the batch of a step is `data.batch` × this."""
+    checkpoint_activations: bool = False
+    """Keep only what enters each block and compute its inside again: less memory, more time."""
+    keep: int = Field(0, ge=0)
+    """How many numbered copies of the averaged weights to keep beside best and last."""
     loss: Loss = Loss()
     steps: int = Field(1_000_000, ge=1)
     ema: float = Field(0.999, ge=0, lt=1)

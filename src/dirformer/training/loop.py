@@ -4,7 +4,8 @@ The loop knows no stage by name. A run is its folder:
 
     recipe.yaml         the recipe, every field
     journal.jsonl       one record per log line, validation and event
-    state.pt            everything needed to go on: weights, average, optimiser, step
+    state.pt            everything needed to go on: weights, average, optimisers, step
+    good.pt             the last state that nothing spoke against: where a run that diverges comes back to
     last.safetensors    the averaged weights of the last save
     best.safetensors    those of the best validation so far
 
@@ -16,6 +17,7 @@ bit for bit as if it had not been (same device, same thread count).
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,14 +37,14 @@ from dirformer.errors import ConfigError, MissingExtraError, TrainingError
 from dirformer.files import atomic_path
 from dirformer.journal import Journal, Pace
 from dirformer.networks.diffir import DiffIR
-from dirformer.training.config import TrainConfig
-from dirformer.training.schedules import learning_rate
-from dirformer.training.stages import STAGES
+from dirformer.training.config import Optimiser, TrainConfig
+from dirformer.training.schedules import learning_rate, rate_of_run
+from dirformer.training.stages import STAGES, Batch
 
 Validate = Callable[[DiffIR], dict[str, float]]
 Report = Callable[[str], None]
 
-CHANGEABLE = {"data", "log_every", "val_every", "save_every", "out", "device"}
+CHANGEABLE = {"data", "log_every", "val_every", "save_every", "keep", "recovery", "out", "device"}
 """Fields that may differ when a run goes on; any other would make it another run."""
 TRIAL_STEPS = 10
 
@@ -59,13 +61,17 @@ def train(config: TrainConfig, validate: Validate | None = None, report: Report 
     Raises:
         ConfigError: if the recipe cannot be run (no data, another recipe in the same folder …).
         DataError, CheckpointError: for its data and weight files.
-        TrainingError: if a loss is no longer finite; the last checkpoint stays.
+        TrainingError: if the run diverges more often than the recipe allows; the last good state stays.
     """
     fabric = _fabric(config)
     run = _Run(config, fabric, report)
     run.resume()
     run.loop(validate)
     return config.folder / "last.safetensors"
+
+
+class _DivergedError(Exception):
+    """A loss, a weight or a score says that the run has left its way."""
 
 
 class _Run:
@@ -78,26 +84,36 @@ class _Run:
         self.stage = STAGES[config.stage](config)
         self.network: DiffIR = self.stage.model.train()
         self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
-        optimiser = torch.optim.Adam(
-            self.network.parameters(), lr=config.optimiser.rate, betas=config.optimiser.betas
-        )
-        self.stage.model, self.optimiser = fabric.setup(self.network, optimiser)
-        if self.stage.forward_method != "forward":
-            self.stage.model.mark_forward_method(self.stage.forward_method)
+        self.adversary: nn.Module | None = self.stage.adversary
+        self.stage.model, self.optimiser = fabric.setup(self.network, _adam(self.network, config.optimiser))
+        for method in self.stage.forward_methods:
+            self.stage.model.mark_forward_method(method)
+        self.adversary_optimiser: Any = None
+        if self.adversary is not None:
+            adam = _adam(self.adversary, config.adversary)
+            self.stage.adversary, self.adversary_optimiser = fabric.setup(self.adversary, adam)
         fabric.to_device(self.average)
-        if self.stage.frozen is not None:
-            fabric.to_device(self.stage.frozen)
-        self.step, self.best = 0, float("-inf")
+        fabric.to_device(self.stage.frozen)
+        self.step, self.best, self.rollbacks = 0, float("-inf"), 0
         self.journal = Journal(config.folder / "journal.jsonl")
 
     def loop(self, validate: Validate | None) -> None:
+        """Train to the last step, from the last good state again where the run diverges."""
+        while self.step < self.config.steps:
+            try:
+                self.advance(validate)
+            except _DivergedError as error:
+                self.roll_back(str(error))
+
+    def advance(self, validate: Validate | None) -> None:
         config, journal = self.config, self.journal
         pace = Pace(self.step, config.steps)
         window: list[dict[str, float]] = []
         for batch in self.batches():
             window.append(self.train_step(batch))
-            if self.step % config.log_every == 0 or self.step == config.steps:
-                losses = {name: sum(w[name] for w in window) / len(window) for name in window[0]}
+            last = self.step == config.steps
+            if last or self.step % config.log_every == 0:
+                losses = {name: sum(w[name] for w in window) / len(window) for name in window[-1]}
                 window.clear()
                 speed = pace.seconds_per_step(self.step)
                 rate = self.optimiser.param_groups[0]["lr"]
@@ -108,11 +124,13 @@ class _Run:
                     f"{len(batch['index']) * self.fabric.world_size / speed:.1f} images/s  "
                     f"eta {pace.eta(self.step)}"
                 )
-            last = self.step == config.steps
-            if validate is not None and (last or self.step % config.val_every == 0):
+            validated = validate is not None and (last or self.step % config.val_every == 0)
+            if validate is not None and validated:
                 self.validate(validate)
-            if last or self.step % config.save_every == 0:
-                self.save()
+            if last or validated or self.step % config.save_every == 0:
+                self.save(good=validated or validate is None)
+            if self.step == config.warmup.steps:
+                window.clear()  # the joint phase has other losses
 
     def batches(self) -> Iterable[dict[str, Any]]:
         """Return this device's batches from the current step on."""
@@ -120,51 +138,62 @@ class _Run:
             self.dataset,
             start=self.step,
             steps=self.config.steps,
-            batch=self.config.data.batch,
+            batch=self.config.data.batch * self.config.accumulate,
             workers=self.config.data.workers,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
+        """One step of the optimiser, and of the adversary's where there is one."""
         config = self.config
-        rate = learning_rate(self.step, config.steps, config.optimiser)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        indices = batch["index"].tolist()
-        gt = self.fabric.to_device(batch["gt"]).float() / 255
-        lq, gt = degrade_crops(self.degrade, gt, seeded_generator(config.seed, "degrade", *indices))
-        losses = self.stage.losses(
-            lq, gt, [seeded_generator(config.seed, "noise", index) for index in indices]
-        )
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        self.require_finite(values)
-        total = torch.stack(list(losses.values())).sum()
+        factor = config.recovery.factor**self.rollbacks
+        _set_rate(self.optimiser, factor * rate_of_run(self.step, config))
+        if self.step == config.warmup.steps > 0:
+            # As released: the joint phase begins with a fresh Adam.
+            self.optimiser.optimizer.state.clear()
+        parts = [self.prepare(part) for part in _split(batch, config.accumulate)]
         self.optimiser.zero_grad()
-        self.fabric.backward(total)
-        if config.optimiser.clip is not None:
-            self.fabric.clip_gradients(self.stage.model, self.optimiser, max_norm=config.optimiser.clip)
+        values: dict[str, float] = {}
+        for part in parts:
+            values = _summed(values, self.backward(self.stage.losses(part)))
+        self.clip(self.stage.model, self.optimiser)
         self.optimiser.step()
+        if self.adversary is not None:
+            rate = learning_rate(self.step, config.steps, config.adversary)
+            _set_rate(self.adversary_optimiser, factor * rate)
+            self.adversary_optimiser.zero_grad()
+            values |= self.backward(self.stage.adversary_losses(parts[-1]), share=1)
+            self.clip(self.stage.adversary, self.adversary_optimiser)
+            self.adversary_optimiser.step()
         self.step += 1
         _average_into(self.average, self.network, config.ema, self.step)
         return values
 
-    def require_finite(self, losses: dict[str, float]) -> None:
-        if all(abs(value) < float("inf") for value in losses.values()):
-            return
-        parts = ", ".join(f"{name} {value}" for name, value in losses.items())
-        self.journal.write("non-finite", step=self.step, **{k: str(v) for k, v in losses.items()})
-        raise TrainingError(f"loss is not finite at step {self.step + 1} ({parts}); {self.advice}")
+    def prepare(self, batch: dict[str, Any]) -> Batch:
+        """Move to the device, degrade there, and hand a generator to each sample."""
+        indices = batch["index"].tolist()
+        gt = self.fabric.to_device(batch["gt"]).float() / 255
+        lq, gt = degrade_crops(self.degrade, gt, seeded_generator(self.config.seed, "degrade", *indices))
+        generators = [seeded_generator(self.config.seed, "noise", index) for index in indices]
+        return Batch(lq, gt, generators, self.step)
 
-    @property
-    def advice(self) -> str:
-        """What to do about a run that diverged."""
-        return (
-            f"the checkpoint in {self.config.folder} is from before: "
-            f"use a rate below {self.config.optimiser.rate} or optimiser.clip=1, and another name="
-        )
+    def backward(self, losses: dict[str, Tensor], share: int | None = None) -> dict[str, float]:
+        """Add the gradient of the losses' share in a step; return their share of the values."""
+        share = self.config.accumulate if share is None else share
+        values = {name: float(value.detach()) / share for name, value in losses.items()}
+        if not all(math.isfinite(value) for value in values.values()):
+            parts = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise _DivergedError(f"loss is not finite at step {self.step + 1} ({parts})")
+        self.fabric.backward(torch.stack(list(losses.values())).sum() / share)
+        return values
+
+    def clip(self, model: Any, optimiser: Any) -> None:
+        if self.config.optimiser.clip is not None:
+            self.fabric.clip_gradients(model, optimiser, max_norm=self.config.optimiser.clip)
 
     def validate(self, validate: Validate) -> None:
+        """Score the average, keep the best; a score far below the best is a collapse."""
         if not self.fabric.is_global_zero:
             return
         scores = validate(self.average.eval())
@@ -172,27 +201,43 @@ class _Run:
         self.journal.write("val", step=self.step, **scores)
         better = score > self.best
         self.report(f"step {self.step}  validation  {name} {score:.3f}" + ("  (best)" if better else ""))
+        if not score > self.best - self.config.recovery.collapse:
+            raise _DivergedError(
+                f"{name} fell to {score:.2f} at step {self.step}; the best was {self.best:.2f}"
+            )
         if better:
             self.best = score
             self.write_weights("best", scores)
 
-    def save(self) -> None:
-        """Save the state and the averaged weights, each atomically."""
+    def save(self, *, good: bool) -> None:
+        """Save the state and the averaged weights, each atomically.
+
+        `good` says that nothing speaks against this state: a run that diverges comes back to it.
+        """
         if not self.fabric.is_global_zero:
             return
         if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
-            raise TrainingError(f"weights are not finite at step {self.step}; {self.advice}")
+            raise _DivergedError(f"weights are not finite at step {self.step}")
         state = {
             "recipe": self.config.to_dict(),
             "step": self.step,
             "best": self.best,
+            "rollbacks": self.rollbacks,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        with atomic_path(self.config.folder / "state.pt") as part:
-            torch.save(state, part)
+        if self.adversary is not None:
+            state["adversary"] = self.adversary.state_dict()
+            state["adversary_optimiser"] = self.adversary_optimiser.state_dict()
+        for name in ("state.pt", "good.pt") if good else ("state.pt",):
+            with atomic_path(self.config.folder / name) as part:
+                torch.save(state, part)
         self.write_weights("last", {})
+        if self.config.keep:
+            self.write_weights(f"step-{self.step:08}", {})
+            for old in sorted(self.config.folder.glob("step-*.safetensors"))[: -self.config.keep]:
+                old.unlink()
 
     def write_weights(self, name: str, scores: dict[str, float]) -> None:
         provenance = {"recipe": self.config.to_dict(), "step": self.step, "scores": scores}
@@ -206,21 +251,45 @@ class _Run:
             with atomic_path(folder / "recipe.yaml") as part:
                 part.write_text(recipe, encoding="utf-8")
             return
+        self.take(folder / "state.pt")
+        self.journal.write("resume", step=self.step)
+        self.report(f"going on from step {self.step} in {folder}")
+
+    def take(self, path: Path) -> None:
+        """Set everything to what a state file holds."""
         # Our own file, but still opened without executing anything in it.
-        state = torch.load(folder / "state.pt", map_location=self.fabric.device, weights_only=True)
+        state = torch.load(path, map_location=self.fabric.device, weights_only=True)
         ours, theirs = self.config.to_dict(), state["recipe"]
         for field in sorted(set(ours) - CHANGEABLE):
             if ours[field] != theirs.get(field):
                 raise ConfigError(
-                    f"{folder} holds a run with {field} = {theirs.get(field)!r}, not {ours[field]!r}; "
+                    f"{path.parent} holds a run with {field} = {theirs.get(field)!r}, not {ours[field]!r}; "
                     "choose another name= or remove the folder"
                 )
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.best, self.rollbacks = state["step"], state["best"], state["rollbacks"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.journal.write("resume", step=self.step)
-        self.report(f"going on from step {self.step} in {folder}")
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
+            self.adversary_optimiser.load_state_dict(state["adversary_optimiser"])
+
+    def roll_back(self, reason: str) -> None:
+        """Go back to the last good state with a smaller rate, or give up after the stated number of tries."""
+        recovery, folder = self.config.recovery, self.config.folder
+        tries, step = self.rollbacks + 1, self.step
+        self.journal.write("diverged", step=step, reason=reason, tries=tries)
+        if tries > recovery.tries or not (folder / "good.pt").is_file():
+            raise TrainingError(
+                f"{reason}; the checkpoint in {folder} is from before: use a rate below "
+                f"{self.config.optimiser.rate} or optimiser.clip=1, and another name="
+            )
+        self.take(folder / "good.pt")
+        self.rollbacks = tries
+        self.report(
+            f"{reason}: back to step {self.step}, rate × {recovery.factor**tries:g} "
+            f"(try {tries} of {recovery.tries})"
+        )
 
 
 def steps_in(config: TrainConfig, minutes: float, report: Report = print) -> TrainConfig:
@@ -265,6 +334,25 @@ def degrade_crops(degrade: Degradation, gt: Tensor, generator: torch.Generator) 
     """Degrade crops `b 3 H W` and cut the margin off both: LQ as if the entire photo had been degraded."""
     lq, margin = degrade(gt, generator), degrade.margin
     return F.pad(lq, [-margin] * 4), F.pad(gt, [-margin * degrade.scale] * 4)
+
+
+def _adam(network: nn.Module, optimiser: Optimiser) -> torch.optim.Adam:
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.Adam(trained, lr=optimiser.rate, betas=optimiser.betas)
+
+
+def _set_rate(optimiser: Any, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+    chunks = {key: value.chunk(parts) for key, value in batch.items()}
+    return [{key: values[i] for key, values in chunks.items()} for i in range(parts)]
+
+
+def _summed(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) + value for name, value in other.items()}
 
 
 def _fabric(config: TrainConfig) -> Any:

@@ -1,0 +1,130 @@
+"""Losses of the paper and the release, each a function of tensors; weights stand in the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from dirformer.networks.discriminators import PatchDiscriminator
+from dirformer.networks.features import DilatedResNet50, VGG19Features
+
+# Photos
+
+
+def masked_l1(
+    restored: Float[Tensor, "b 3 h w"],
+    gt: Float[Tensor, "b 3 h w"],
+    mask: Float[Tensor, "b 1 h w"],
+    known: float = 10.0,
+    hole: float = 0.0,
+) -> Float[Tensor, ""]:
+    """L1 weighted by place, mean over all pixels: `known` outside holes, `hole` inside (LaMa: 10, 0)."""
+    return ((known * (1 - mask) + hole * mask) * (restored - gt).abs()).mean()
+
+
+# The IPR
+
+
+def prior_l1(estimate: Float[Tensor, "b p"], prior: Float[Tensor, "b p"]) -> Float[Tensor, ""]:
+    """Eq. 13: mean of |Ẑ − Z|; the target is a constant."""
+    return F.l1_loss(estimate, prior.detach())
+
+
+def prior_l2(estimate: Float[Tensor, "b p"], prior: Float[Tensor, "b p"]) -> Float[Tensor, ""]:
+    """Eq. 14: mean of (Ẑ − Z)²."""
+    return F.mse_loss(estimate, prior.detach())
+
+
+def prior_kl(
+    estimate: Float[Tensor, "b p"], prior: Float[Tensor, "b p"], temperature: float = 1.0
+) -> Float[Tensor, ""]:
+    """Eq. 15: KL divergence of the softmaxed IPRs, mean over the batch.
+
+    The release computes it at temperature 0.15 and only logs it.
+    """
+    target = F.log_softmax(prior.detach() / temperature, dim=1)
+    return F.kl_div(
+        F.log_softmax(estimate / temperature, dim=1), target, reduction="batchmean", log_target=True
+    )
+
+
+PRIOR_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": prior_l1,
+    "l2": prior_l2,
+    "kl": prior_kl,
+}
+
+# Features
+
+VGG19_WEIGHTS = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
+
+
+def vgg_perceptual(
+    features: VGG19Features, restored: Float[Tensor, "b 3 h w"], gt: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, ""]:
+    """L1 between maps of VGG-19 before ReLU, weighted by layer as in ESRGAN and Real-ESRGAN."""
+    with torch.no_grad():
+        targets = features(gt)
+    maps = features(restored)
+    return torch.stack([w * F.l1_loss(maps[name], targets[name]) for name, w in VGG19_WEIGHTS.items()]).sum()
+
+
+def resnet_perceptual(
+    features: DilatedResNet50, restored: Float[Tensor, "b 3 h w"], gt: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, ""]:
+    """Sum over four stages of the squared difference of a dilated ResNet-50's maps (LaMa)."""
+    with torch.no_grad():
+        targets = features(gt)
+    pairs = zip(features(restored), targets, strict=True)
+    return torch.stack([F.mse_loss(ours, target) for ours, target in pairs]).sum()
+
+
+def feature_matching(
+    ours: list[Float[Tensor, "b _ _ _"]], target: list[Float[Tensor, "b _ _ _"]]
+) -> Float[Tensor, ""]:
+    """Mean over a discriminator's layers, logits left out, of their outputs' squared difference (LaMa)."""
+    pairs = zip(ours[:-1], target[:-1], strict=True)
+    return torch.stack([F.mse_loss(a, b.detach()) for a, b in pairs]).mean()
+
+
+# Adversaries
+
+
+def vanilla_generator(fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """−log σ(D(restored)), mean over positions: restored photos should be taken for real ones."""
+    return F.softplus(-fake).mean()
+
+
+def vanilla_discriminator(
+    real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy on logits, real photos 1 and restored ones 0, each with weight 1."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def r1_discriminator(
+    discriminator: PatchDiscriminator,
+    gt: Float[Tensor, "b 3 h w"],
+    restored: Float[Tensor, "b 3 h w"],
+    mask: Float[Tensor, "b 1 h w"],
+    penalty: float = 0.001,
+) -> Float[Tensor, ""]:
+    """LaMa's discriminator loss: non-saturating, with R1 on real photos; known regions count as real.
+
+    Args:
+        discriminator: judges patches.
+        gt: real photos.
+        restored: raw predictions, not composited; a constant here.
+        mask: 1 in holes; resized to the logits by nearest neighbour.
+        penalty: weight of the squared norm of the gradient of Σ D(gt) by gt, mean over the batch.
+    """
+    gt = gt.detach().requires_grad_()
+    real, fake = discriminator(gt), discriminator(restored.detach())
+    (slope,) = torch.autograd.grad(real.sum(), gt, create_graph=True)
+    hole = F.interpolate(mask, size=fake.shape[-2:], mode="nearest")
+    judged = hole * F.softplus(fake) + (1 - hole) * F.softplus(-fake)
+    return (F.softplus(-real) + judged).mean() + penalty * slope.square().flatten(1).sum(1).mean()
