@@ -29,7 +29,8 @@ from torch.nn import functional as F
 from dirformer.checkpoints import save
 from dirformer.data.datasets import CleanCrops, stream
 from dirformer.data.folders import find_photos, require_size
-from dirformer.degradations.pipeline import Degradation, degradation
+from dirformer.degradations.base import Degradation, Generators
+from dirformer.degradations.pipeline import degradation
 from dirformer.device import choose_device, seeded_generator
 from dirformer.errors import ConfigError, MissingExtraError, TrainingError
 from dirformer.files import atomic_path
@@ -133,7 +134,8 @@ class _Run:
             group["lr"] = rate
         indices = batch["index"].tolist()
         gt = self.fabric.to_device(batch["gt"]).float() / 255
-        lq, gt = degrade_crops(self.degrade, gt, seeded_generator(config.seed, "degrade", *indices))
+        generators = [seeded_generator(config.seed, "degrade", index) for index in indices]
+        lq, gt = degrade_crops(self.degrade, gt, generators)
         losses = self.stage.losses(
             lq, gt, [seeded_generator(config.seed, "noise", index) for index in indices]
         )
@@ -261,7 +263,7 @@ def training_data(config: TrainConfig) -> tuple[Degradation, CleanCrops]:
     return degrade, CleanCrops(photos, side, config.seed)
 
 
-def degrade_crops(degrade: Degradation, gt: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def degrade_crops(degrade: Degradation, gt: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
     """Degrade crops `b 3 H W` and cut the margin off both: LQ as if the entire photo had been degraded."""
     lq, margin = degrade(gt, generator), degrade.margin
     return F.pad(lq, [-margin] * 4), F.pad(gt, [-margin * degrade.scale] * 4)
