@@ -106,4 +106,4 @@ DEGRADATIONS: dict[str, tuple[Callable[[int], Degradation], tuple[int, ...]]] = 
     "noise": (GaussianNoise, (1,)),
     "jpeg": (Jpeg, (1,)),
 }
-"""Name → how to make it, and the scales it knows; the first scale is the one taken unless another is asked."""
+"""Name → how to make it, and the scales it knows; the first one is taken unless another is asked."""
