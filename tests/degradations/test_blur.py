@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +21,11 @@ from dirformer.degradations.blur import (
     sharpen,
 )
 from dirformer.errors import ConfigError
-from golden import shared
 
 
-def test_kernels_agree_with_the_golden_ones() -> None:
+def test_kernels_agree_with_the_golden_ones(shared: Path) -> None:
     """All six Gaussian families and the sinc kernels are those of the published pipeline, to 1e-10."""
-    golden = np.load(shared("reference/image_ops.npz"))
+    golden = np.load(shared / "reference/image_ops.npz")
     parameters = json.loads(str(golden["params_json"]))
     families = {"iso": "gaussian", "aniso": "gaussian", "generalized": "generalised", "plateau": "plateau"}
     for p in parameters["kernels"]:
@@ -63,9 +63,9 @@ def test_an_even_kernel_is_refused() -> None:
         Kernel("pulse", 4)
 
 
-def test_filter_agrees_with_the_golden_one() -> None:
+def test_filter_agrees_with_the_golden_one(shared: Path) -> None:
     """One kernel per photo, and one for all, to 5e-6."""
-    golden = np.load(shared("reference/image_ops.npz"))
+    golden = np.load(shared / "reference/image_ops.npz")
     photos, kernels = (torch.from_numpy(golden[f"filter2d/{name}"]) for name in ("input", "kernels"))
     np.testing.assert_allclose(filter2d(photos, kernels), golden["filter2d/output"], rtol=0, atol=5e-6)
     np.testing.assert_allclose(
@@ -95,9 +95,9 @@ def test_a_photo_smaller_than_the_kernel_is_mirrored_again() -> None:
     assert filter2d(photo, Kernel("gaussian", 21, 2.0, 2.0).pixels()[None]).shape == photo.shape
 
 
-def test_sharpening_agrees_with_the_golden_one() -> None:
+def test_sharpening_agrees_with_the_golden_one(shared: Path) -> None:
     """USM with the released values and with others, to 1e-5."""
-    golden = np.load(shared("reference/image_ops.npz"))
+    golden = np.load(shared / "reference/image_ops.npz")
     photos = torch.from_numpy(golden["usm/input"])
     np.testing.assert_allclose(sharpen(photos), golden["usm/output"], rtol=0, atol=1e-5)
     other = sharpen(photos, weight=1.0, threshold=5.0)

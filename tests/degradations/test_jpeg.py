@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from PIL import Image
 from scipy import fft, ndimage
 
 from dirformer.degradations.jpeg import LUMINANCE, jpeg, smooth_round
-from golden import shared
 
 
 def _batch(u8: np.ndarray) -> torch.Tensor:
@@ -37,9 +37,9 @@ def _pillow(photo: np.ndarray, quality: int) -> np.ndarray:
     return np.array(Image.open(file).convert("RGB"))
 
 
-def test_released_simulation_agrees_with_the_golden_one() -> None:
+def test_released_simulation_agrees_with_the_golden_one(shared: Path) -> None:
     """All qualities, hard and smooth rounding, one quality per photo, odd sizes: to 1e-5."""
-    golden = np.load(shared("reference/image_ops.npz"))
+    golden = np.load(shared / "reference/image_ops.npz")
     for folder in ("jpeg", "jpeg16"):
         photos = _batch(golden[f"{folder}/input_u8"]).reshape(
             -1, 3, *golden[f"{folder}/input_u8"].shape[-3:-1]
@@ -56,9 +56,9 @@ def test_released_simulation_agrees_with_the_golden_one() -> None:
     np.testing.assert_allclose(ours, golden["jpeg/per_sample/diffjpeg_round"], rtol=0, atol=1e-5)
 
 
-def test_released_gradient_agrees_with_the_golden_one() -> None:
+def test_released_gradient_agrees_with_the_golden_one(shared: Path) -> None:
     """The gradient through smooth rounding is that of the published simulation."""
-    golden = np.load(shared("reference/image_ops.npz"))
+    golden = np.load(shared / "reference/image_ops.npz")
     photos = _batch(golden["jpeg/input_u8"]).requires_grad_()
     jpeg(photos, torch.tensor([60.0, 60.0]), released=True, rounding=smooth_round).square().sum().backward()
     expected = golden["jpeg/grad_q60_sum_of_squares"]
@@ -66,9 +66,9 @@ def test_released_gradient_agrees_with_the_golden_one() -> None:
     np.testing.assert_allclose(photos.grad, expected, rtol=0, atol=5e-4 * np.abs(expected).max())
 
 
-def test_default_is_close_to_libjpeg_on_the_golden_pair() -> None:
+def test_default_is_close_to_libjpeg_on_the_golden_pair(shared: Path) -> None:
     """At quality 75 the 48×48 colour pair is within 2.6 levels RMS of libjpeg, at 30 within 3.2."""
-    golden = np.load(shared("reference/image_ops.npz"))
+    golden = np.load(shared / "reference/image_ops.npz")
     photo = _batch(golden["jpeg16/input_u8"])[None]
     assert _rms(jpeg(photo, torch.tensor([75.0])), golden["jpeg16/q75/libjpeg_u8"][None]) < 2.6
     assert _rms(jpeg(photo, torch.tensor([30.0])), golden["jpeg16/q30/libjpeg_u8"][None]) < 3.2
@@ -86,9 +86,9 @@ def test_default_is_close_to_libjpeg(quality: int) -> None:
     np.testing.assert_allclose(ours * 255, (ours * 255).round(), atol=1e-4)
 
 
-def test_default_is_close_to_libjpeg_on_a_grey_photo() -> None:
+def test_default_is_close_to_libjpeg_on_a_grey_photo(shared: Path) -> None:
     """A grey photo at quality 75: within 1.2 levels RMS."""
-    with Image.open(min(shared("datasets/photos").glob("gb82_*"))) as file:
+    with Image.open(min((shared / "datasets/photos").glob("gb82_*"))) as file:
         grey = np.array(file.convert("L").convert("RGB"))
     assert _rms(jpeg(_batch(grey)[None], torch.tensor([75.0])), _pillow(grey, 75)[None]) < 1.2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from scipy import ndimage
 from dirformer.degradations.masks import MASKS, MaskSettings, draw_mask, mask_settings
 from dirformer.device import seeded_generator
 from dirformer.errors import ConfigError
-from golden import shared
 
 NAMES = {f"random_{kind}_{size}": (kind, size) for kind, size in MASKS if kind != "training"}
 
@@ -48,17 +48,17 @@ def test_hole_fraction_and_components_are_the_published_ones(name: tuple[str, in
     assert components == pytest.approx(pieces, rel=0.15)
 
 
-def _golden() -> dict[str, tuple[tuple[str, int], dict]]:
-    settings = json.loads(shared("reference/inpainting_masks.json").read_text())["settings"]
+def _golden(shared: Path) -> dict[str, tuple[tuple[str, int], dict]]:
+    settings = json.loads((shared / "reference/inpainting_masks.json").read_text())["settings"]
     return {name: (NAMES.get(name, ("training", 256)), values) for name, values in settings.items()}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_statistics_agree_with_the_golden_ones() -> None:
+def test_statistics_agree_with_the_golden_ones(shared: Path) -> None:
     """4,000 masks per setting: mean hole within 0.012, quantiles within 0.05, components within 10 %."""
     done = {}
-    for name, (key, values) in _golden().items():
+    for name, (key, values) in _golden(shared).items():
         fractions, components = (
             done.setdefault(key, _statistics(MASKS[key], 4000)) if key not in done else done[key]
         )
@@ -70,9 +70,9 @@ def test_statistics_agree_with_the_golden_ones() -> None:
                 assert np.quantile(fractions, quantile / 100) == pytest.approx(expected, abs=0.05), name
 
 
-def test_settings_are_the_golden_ones() -> None:
+def test_settings_are_the_golden_ones(shared: Path) -> None:
     """Every published setting has the parameters that the golden statistics were made with."""
-    for name, (key, values) in _golden().items():
+    for name, (key, values) in _golden(shared).items():
         ours, theirs = MASKS[key], values["generator_kwargs"]
         strokes = theirs["irregular_kwargs"]
         assert ours.strokes.times == (strokes.get("min_times", 0), strokes["max_times"]), name
