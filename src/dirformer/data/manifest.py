@@ -48,6 +48,9 @@ class Manifest:
             raise OutputError(
                 f"{self.out} was made with another {different[0]}; give another folder or add --overwrite"
             )
+        # Half-written files of a killed run; nothing reads them.
+        for part in self.out.rglob(".*.part"):
+            part.unlink()
         if len(whole) < len(data):
             with self.path.open("rb+") as file:
                 file.truncate(len(whole))
