@@ -146,7 +146,7 @@ def filter2d(x: Float[Tensor, "b c h w"], kernels: Float[Tensor, "n k k"]) -> Fl
     kernels = kernels.to(x)
     if kernels.shape[-1] > 5:
         size = [_fast_length(n) for n in x.shape[-2:]]
-        spectrum = torch.fft.rfft2(x, s=size) * torch.fft.rfft2(kernels, s=size).conj()[:, None]
+        spectrum = torch.fft.rfft2(x, s=size).mul_(torch.fft.rfft2(kernels, s=size).conj()[:, None])
         return torch.fft.irfft2(spectrum, s=size)[..., :height, :width]
     weight = kernels.expand(batch, -1, -1)[:, None, None].expand(-1, channels, -1, -1, -1).flatten(0, 1)
     out = F.conv2d(x.reshape(1, batch * channels, *x.shape[-2:]), weight, groups=batch * channels)

@@ -74,8 +74,7 @@ def jpeg(
     luma = _through_blocks(luma - 128, tables[:, 0], rounding) + 128
     if not released:
         luma = luma.clamp(0, 255).round()
-    half = F.avg_pool2d(torch.stack(chroma, 1), 2)
-    half = torch.stack([_through_blocks(plane, tables[:, 1], rounding) for plane in half.unbind(1)], 1)
+    half = torch.stack([_through_blocks(_halved(plane), tables[:, 1], rounding) for plane in chroma], 1)
     if not released:
         half = half.clamp(-128, 127).round()
     colour = F.interpolate(half, scale_factor=2, **_ENLARGE[released])  # type: ignore[arg-type]
@@ -113,6 +112,10 @@ def _through_blocks(plane: Tensor, table: Tensor, rounding: Round) -> Tensor:
 
 
 def _mix(x: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
-    # Three weighted sums of planes: cheaper on the CPU than a matrix product over the channel axis.
-    planes = x.unbind(1)
-    return torch.stack([sum(w * p for w, p in zip(row, planes, strict=True)) for row in matrix], 1)  # type: ignore[misc]
+    return (torch.tensor(matrix, dtype=x.dtype, device=x.device) @ x.flatten(2)).view_as(x)
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Average 2×2 pixels; sums of slices are several times as fast as pooling on the CPU."""
+    rows = x[..., ::2, :] + x[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4

@@ -68,14 +68,17 @@ def poisson_quantile(mean: Float[Tensor, "*s"], normal: Float[Tensor, "*s"]) -> 
     of the inverse Poisson cumulative distribution function", 2016); below by summing probabilities.
     """
     large = mean.clamp_min(8)
-    w, w2 = normal, normal * normal
-    root = large.rsqrt()
-    correction = (-1 / 36 - w2 / 72) * w * root + (-8 / 405 + w2 * (7 / 810 + w2 / 270)) * root * root
-    counts = (large + large.sqrt() * w + (1 / 3 + w2 / 6) + correction).floor_().clamp_min_(0)
-    small = mean < 8
-    if bool(small.any()):
-        probability = 0.5 * torch.erfc(normal[small] / -math.sqrt(2))
-        counts[small] = _counts(mean[small], probability)
+    root = large.sqrt()
+    inverse, w2 = 1 / root, normal * normal
+    odd = torch.addcmul(root - inverse / 36, w2, inverse, value=-1 / 72)
+    inverse.mul_(inverse)
+    even = inverse * ((w2 / 270 + 7 / 810) * w2 - 8 / 405)
+    even.add_(large).add_(w2, alpha=1 / 6).add_(1 / 3)
+    counts = torch.addcmul(even, odd, normal).floor_().clamp_min_(0)
+    small = (mean < 8).flatten().nonzero()[:, 0]
+    if len(small):
+        probability = 0.5 * torch.erfc(normal.flatten()[small] / -math.sqrt(2))
+        counts.view(-1)[small] = _counts(mean.flatten()[small], probability)
     return counts
 
 
