@@ -85,7 +85,7 @@ def loading(folder: Path, samples: int) -> dict[str, float]:
     return result
 
 
-def opencv_version(gt: np.ndarray, photos: list[Draws]) -> list[np.ndarray]:
+def opencv_version(gt: np.ndarray, photos: list[Draws]) -> list[np.ndarray]:  # noqa: C901
     """The second-order degradation as it is usually written: one photo after the other."""
     import cv2
 

@@ -6,7 +6,10 @@ anything is taken. The named groups of a pattern, joined by underscores, are the
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from dirformer.errors import ConfigError
 
 PHOTO = r"\.(?:png|PNG|jpg|JPG|jpeg|bmp)$"
 
@@ -17,6 +20,14 @@ class Cut:
 
     side: int
     step: int
+
+    @staticmethod
+    def parse(text: str) -> Cut:
+        """Read SIDE/STEP, such as 480/240; ConfigError otherwise."""
+        match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+        if match is None:
+            raise ConfigError(f"cut {text!r} is not SIDE/STEP in pixels, such as 480/240")
+        return Cut(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True)
