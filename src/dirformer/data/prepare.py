@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import multiprocessing
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
@@ -24,15 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dirformer.data.manifest import Manifest
 from dirformer.data.sets import DATA_SETS, Cut, DataSet, Part
 from dirformer.data.trees import Member, list_tree, read_lines
 from dirformer.degradations.resize import resize_bicubic
-from dirformer.errors import ConfigError, DataError
+from dirformer.errors import ConfigError, DataError, PhotoError
 from dirformer.files import atomic_path
-from dirformer.photo import FORMATS
+from dirformer.photo import decode_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,13 +399,10 @@ def _reduced(image: Image.Image, scale: int) -> Image.Image:
 def _decode(member: Member, part: Part) -> Image.Image:
     """Return a photo upright as RGB; DataError names it if it is damaged or of the wrong size."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(member.read()), formats=FORMATS) as image:
-                image.load()
-                photo = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{member.name} in {member.container} is damaged: {error}") from None
+        pixels = decode_rgb(member.read(), f"{member.name} in {member.container}")
+    except PhotoError as error:
+        raise DataError(str(error)) from None
+    photo = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     if part.size is not None and photo.size != part.size:
         (width, height), (right, high) = photo.size, part.size
         raise DataError(f"{member.name} is {width}×{height}; photos of this set are {right}×{high}")

@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
-from dirformer.errors import DataError, MissingExtraError, PhotoError
+from dirformer.errors import DataError, MissingExtraError
 from dirformer.files import atomic_path
-from dirformer.photo import FORMATS
+from dirformer.photo import decode_rgb
 
 INDEX = "index.npy"
 
@@ -102,12 +100,7 @@ class Shards:
 
     def read(self, number: int) -> UInt8[Tensor, "3 h w"]:
         """Decode a photo; PhotoError names its place if it is damaged."""
-        try:
-            with Image.open(io.BytesIO(self._bytes(number)), formats=FORMATS) as image:
-                pixels = np.array(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise PhotoError(f"{self.name(number)} is damaged and cannot be decoded: {error}") from None
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+        return decode_rgb(self._bytes(number), self.name(number))
 
     def _bytes(self, number: int) -> bytes:
         shard, offset, size = (int(value) for value in self.index[number])
