@@ -73,12 +73,12 @@ def test_filter_agrees_with_the_golden_one(shared: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("size", [3, 9])
-def test_filter_correlates_with_mirrored_borders(size: int) -> None:
-    """Small kernels (summed) and large ones (by FFT) equal SciPy's correlation, kernel not flipped."""
+@pytest.mark.parametrize(("size", "height", "width"), [(3, 17, 22), (9, 17, 22), (9, 310, 301)])
+def test_filter_correlates_with_mirrored_borders(size: int, height: int, width: int) -> None:
+    """Small kernels (summed) and large ones (by FFT, large photos plane by plane) equal SciPy's correlation."""
     generator = torch.Generator().manual_seed(0)
     photos, kernels = (
-        torch.rand(2, 3, 17, 22, generator=generator),
+        torch.rand(2, 3, height, width, generator=generator),
         torch.rand(2, size, size, generator=generator),
     )
     for photo, kernel, ours in zip(photos, kernels, filter2d(photos, kernels), strict=True):
@@ -90,8 +90,8 @@ def test_filter_correlates_with_mirrored_borders(size: int) -> None:
 def test_a_photo_smaller_than_the_kernel_is_mirrored_again() -> None:
     """Borders wider than the photo repeat the mirror as NumPy's reflect mode does."""
     photo = torch.rand(1, 1, 4, 3, generator=torch.Generator().manual_seed(0))
-    expected = np.pad(photo[0, 0].numpy(), 10, mode="reflect")
-    np.testing.assert_array_equal(mirror(photo, 10)[0, 0].numpy(), expected)
+    expected = np.pad(photo[0, 0].numpy(), ((10, 7), (10, 12)), mode="reflect")
+    np.testing.assert_array_equal(mirror(photo, 10, 7, 12)[0, 0].numpy(), expected)
     assert filter2d(photo, Kernel("gaussian", 21, 2.0, 2.0).pixels()[None]).shape == photo.shape
 
 

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from dirformer.checkpoints import save
 from dirformer.data.datasets import CleanCrops, stream
 from dirformer.data.folders import find_photos, require_size
+from dirformer.data.shards import INDEX, Shards
 from dirformer.degradations.base import Degradation, Generators
 from dirformer.degradations.pipeline import degradation
 from dirformer.device import choose_device, seeded_generator
@@ -257,8 +258,12 @@ def training_data(config: TrainConfig) -> tuple[Degradation, CleanCrops]:
     degrade = degradation(data.degradation, network.scale)
     if data.without is not None and data.val is not None:
         raise ConfigError("data.without and data.val are both set; photos of data.val are left out anyway")
-    photos = find_photos(data.train, without=data.without or data.val)
     side = (data.patch + 2 * degrade.margin) * network.scale
+    if (data.train / INDEX).is_file():
+        if data.without is not None:
+            raise ConfigError("data.without has no effect on shards; leave photos out when they are prepared")
+        return degrade, CleanCrops(Shards(data.train), side, config.seed)
+    photos = find_photos(data.train, without=data.without or data.val)
     require_size(photos, side)
     return degrade, CleanCrops(photos, side, config.seed)
 
