@@ -211,6 +211,9 @@ def prepare(
     shards: Annotated[bool, typer.Option("--shards", help="Write tar shards instead of files.")] = False,
     per_shard: Annotated[int, typer.Option(help="Photos per shard.")] = 1000,
     cut: Annotated[str | None, typer.Option(help="Sub-images of training parts, as SIDE/STEP.")] = None,
+    multiscale: Annotated[
+        bool, typer.Option("--multiscale", help="Cut reduced copies too, as real-world training does.")
+    ] = False,
     partial: Annotated[
         bool, typer.Option("--partial", help="Go on although the set is not complete.")
     ] = False,
@@ -222,7 +225,7 @@ def prepare(
     from dirformer.data.sets import Cut
     from dirformer.errors import DataError
 
-    plans = room.plan(name, source, cut=None if cut is None else Cut.parse(cut))
+    plans = room.plan(name, source, cut=None if cut is None else Cut.parse(cut), multiscale=multiscale)
     problems = [problem for planned in plans for problem in planned.problems]
     write_json(as_json, {"schema": 1, "set": name, "parts": room.summary(plans)})
     for problem in problems:

@@ -45,6 +45,7 @@ VERB_OPTIONS = {
         "--shards",
         "--per-shard",
         "--cut",
+        "--multiscale",
         "--partial",
         "--overwrite",
         "--json",

@@ -136,7 +136,7 @@ FOUND = {
     "hide": {"test": 2, "train": 1},
     "realblur-j": {"test": 2, "train": 1},
     "realblur-r": {"test": 1, "train": 1},
-    "celeba-hq": {"train": 4, "test": 2},
+    "celeba-hq": {"train": 3, "valid": 1, "test": 2},
     "places365": {"train": 3, "valid": 1},
     "places365-challenge": {"train": 1},
     "realsr": {"test-x2": 2, "test-x3": 2, "test-x4": 2, "train-x4": 1},
@@ -169,6 +169,7 @@ def official(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 count=FOUND[name].get(part.name, 0),
                 numbers=None if part.numbers is None else part.numbers[: FOUND[name].get(part.name, 0)],
                 cut=None if part.cut is None or name == "gopro" else Cut(32, 16),
+                shuffled=None if part.shuffled is None else ((1, 4) if part.name == "train" else (0, 1)),
             )
             for part in chosen.parts
         )
@@ -250,6 +251,26 @@ def test_sub_images_cover_the_photo(tmp_path: Path, official: Callable[[str], No
     assert read_rgb(tmp_path / "out/valid/x3/gt/0801.png").shape == (3, 36, 48)
 
 
+def test_reduced_copies_are_cut_too(tmp_path: Path) -> None:
+    """Five sizes of a photo, each in squares: 1, 3/4, 1/2, 1/3, and a shorter side of 400."""
+    (tmp_path / "in/Flickr2K_HR").mkdir(parents=True)
+    picture(1300, 1202).save(tmp_path / "in/Flickr2K_HR/000001.png")
+    plans = plan("flickr2k", tmp_path / "in", cut=Cut(400, 400), multiscale=True)
+    list(prepare(plans, tmp_path / "out"))
+    names = [path.name for path in find_photos(tmp_path / "out/train/gt")]
+    counts = [sum(f"_T{number}_" in name for name in names) for number in range(5)]
+    # Columns times rows: 1300 x 1202, 975 x 901, 650 x 601, 433 x 400, 432 x 400.
+    assert counts == [4 * 4, 3 * 3, 2 * 2, 2 * 1, 2 * 1]
+
+
+def test_held_out_photos_are_not_trained_on(tmp_path: Path, official: Callable[[str], None]) -> None:
+    """Training and validation parts of one list share nothing and are the same each time."""
+    official("celeba-hq")
+    train, valid, _ = plan("celeba-hq", _tree(tmp_path, "celeba-hq"))
+    names = [{item.name for item in planned.items} for planned in (train, valid)]
+    assert names[0] | names[1] == {"00001", "00002", "00003", "00006"} and not names[0] & names[1]
+
+
 def test_benchmark_lq_are_the_published_ones(shared: Path, tmp_path: Path) -> None:
     """From Set5's real HR photos `prepare` makes, bit for bit, the ×4 LQ photos the field passes on."""
     (planned,) = plan("set5", shared / "datasets/Set5")
@@ -277,7 +298,7 @@ def test_what_is_missing_is_listed(tmp_path: Path, official: Callable[[str], Non
     root = _tree(tmp_path / "celeba", "celeba-hq")
     (root / "train_shuffled.flist").unlink()
     (root / "data256x256/00004.jpg").unlink()
-    train, test = plan("celeba-hq", root)
+    train, _, test = plan("celeba-hq", root)
     assert any("no list file" in p for p in train.problems)
     assert any("missing: 4" in p for p in test.problems)
 

@@ -75,7 +75,7 @@ def test_filter_agrees_with_the_golden_one(shared: Path) -> None:
 
 @pytest.mark.parametrize(("size", "height", "width"), [(3, 17, 22), (9, 17, 22), (9, 310, 301)])
 def test_filter_correlates_with_mirrored_borders(size: int, height: int, width: int) -> None:
-    """Small kernels (summed) and large ones (by FFT, large photos plane by plane) equal SciPy's correlation."""
+    """Summed, by FFT, and by FFT plane by plane: SciPy's correlation, the kernel not flipped."""
     generator = torch.Generator().manual_seed(0)
     photos, kernels = (
         torch.rand(2, 3, height, width, generator=generator),

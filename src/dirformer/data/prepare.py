@@ -71,13 +71,14 @@ def data_set(name: str) -> DataSet:
     return DATA_SETS[name]
 
 
-def plan(name: str, source: Path, *, cut: Cut | None = None) -> list[Plan]:
+def plan(name: str, source: Path, *, cut: Cut | None = None, multiscale: bool = False) -> list[Plan]:
     """Look at a downloaded data set and say what is to be done, and what is wrong with it.
 
     Args:
         name: of the data set; see `sets.DATA_SETS`.
         source: the archive, a folder of archives, or the unpacked folder.
         cut: sub-images of another size than the set's own, for its training parts.
+        multiscale: cut reduced copies of the training photos as well.
 
     Raises:
         ConfigError: for an unknown name.
@@ -87,9 +88,9 @@ def plan(name: str, source: Path, *, cut: Cut | None = None) -> list[Plan]:
     tree = list_tree(source)
     plans = []
     for part in chosen.parts:
-        if cut is not None and part.cut is not None:
-            part = replace(part, cut=cut)  # noqa: PLW2901
-        found = _plan(part, tree)
+        cuts = part.cut is not None and not part.lq
+        changed = replace(part, cut=(cut or part.cut) if part.cut else None, multiscale=multiscale and cuts)
+        found = _plan(changed, tree)
         if found.items or not part.optional:
             plans.append(found)
     if not any(p.items for p in plans):
@@ -106,6 +107,9 @@ def _plan(part: Part, tree: list[Member]) -> Plan:
     if part.names is not None:
         items, more = _limited(items, part.names, tree)
         problems += more
+    if part.shuffled is not None:
+        order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
+        items = [items[place] for place in order[slice(*part.shuffled)]]
     if part.numbers is not None:
         there = {int(re.sub(r"\D", "", item.name[-8:]) or 0) for item in items}
         missing = [n for n in part.numbers if n not in there]
@@ -222,7 +226,12 @@ def prepare(
     manifests: dict[str, Manifest] = {}
     for planned in plans:
         part, folder = planned.part, out / planned.part.name
-        settings = {"part": part.name, "cut": asdict(part.cut) if part.cut else None, "shard": shard}
+        settings = {
+            "part": part.name,
+            "cut": asdict(part.cut) if part.cut else None,
+            "multiscale": part.multiscale,
+            "shard": shard,
+        }
         manifests[part.name] = Manifest(folder, settings, overwrite=overwrite)
         if shard is None:
             jobs += [_Job(part, folder, item.name, [item]) for item in planned.items]
@@ -363,12 +372,25 @@ def _images(part: Part, item: Item) -> Iterator[tuple[str, Image.Image]]:
         yield f"x{scale}/lq/{item.name}.png", _reduced(cropped, scale)
     if part.scales:
         return
+    if part.multiscale:
+        for number, copy in enumerate(_copies(gt)):
+            for suffix, box in _boxes(copy.size, part.cut):
+                yield f"gt/{item.name}_T{number}{suffix}.png", copy.crop(box)
+        return
     scale = 1 if lq is None else gt.width // lq.width
     for suffix, (left, top, right, bottom) in _boxes(gt.size, part.cut):
         yield f"gt/{item.name}{suffix}.png", gt.crop((left, top, right, bottom))
         if lq is not None:
             box = (left // scale, top // scale, right // scale, bottom // scale)
             yield f"lq/{item.name}{suffix}.png", lq.crop(box)
+
+
+def _copies(photo: Image.Image) -> Iterator[Image.Image]:
+    """Yield the photo and its reduced copies, made by Lanczos."""
+    yield photo
+    for factor in (0.75, 0.5, 1 / 3, 400 / min(photo.size)):
+        size = int(photo.width * factor + 1e-6), int(photo.height * factor + 1e-6)
+        yield photo.resize(size, Image.Resampling.LANCZOS)
 
 
 def _boxes(size: tuple[int, int], cut: Cut | None) -> Iterable[tuple[str, tuple[int, int, int, int]]]:

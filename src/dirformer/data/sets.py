@@ -46,9 +46,13 @@ class Part:
     """Pattern of a list file of pairs instead: GT and LQ on each line."""
     names: str | None = None
     """Pattern of a list file of names that the part is limited to."""
+    shuffled: tuple[int, int] | None = None
+    """Of the listed names, in an order shuffled once and for all, those from … to."""
     numbers: range | None = None
     """The numbers that the names should be, to say which are missing."""
     cut: Cut | None = None
+    multiscale: bool = False
+    """Also cut copies reduced to 3/4, 1/2 and 1/3, and to a shorter side of 400, as Real-ESRGAN does."""
     scales: tuple[int, ...] = ()
     """Write GT and MATLAB-bicubic LQ for each of these scales."""
     size: tuple[int, int] | None = None
@@ -188,12 +192,16 @@ DATA_SETS: dict[str, DataSet] = {
     "celeba-hq": DataSet(
         "CelebA-HQ at 256 pixels (Karras et al., ICLR 2018), split by LaMa's list files",
         (
-            Part(
-                "train",
-                (r"(?:^|/)data256x256/(?P<name>\d+)" + PHOTO,),
-                28000,
-                names=r"(?:^|/)train_shuffled\.flist$",
-                size=(256, 256),
+            *(
+                Part(
+                    name,
+                    (r"(?:^|/)data256x256/(?P<name>\d+)" + PHOTO,),
+                    places[1] - places[0],
+                    names=r"(?:^|/)train_shuffled\.flist$",
+                    shuffled=places,
+                    size=(256, 256),
+                )
+                for name, places in (("train", (2000, 28000)), ("valid", (0, 2000)))
             ),
             Part(
                 "test",

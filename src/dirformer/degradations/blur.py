@@ -164,9 +164,7 @@ def filter2d(x: Float[Tensor, "b c h w"], kernels: Float[Tensor, "n k k"]) -> Fl
     return out.reshape(batch, channels, height, width)
 
 
-def mirror(
-    x: Float[Tensor, "b c h w"], before: int, below: int, behind: int
-) -> Float[Tensor, "b c H W"]:
+def mirror(x: Float[Tensor, "b c h w"], before: int, below: int, behind: int) -> Float[Tensor, "b c H W"]:
     """Pad by mirroring without repeating the edge, as often as a small photo needs.
 
     Args:
