@@ -60,9 +60,11 @@ def jpeg(
         x: photos; values outside [0, 1] are clamped (not in the released simulation).
         quality: libjpeg's 1 … 100, one per photo.
         released: the simulation of the published recipes instead of libjpeg's arithmetic.
-        rounding: of the coefficients; `smooth_round` lets gradients through.
+        rounding: of the coefficients in the released simulation; `smooth_round` lets gradients through.
+            libjpeg rounds halves away from zero, and the photo too, so no gradient gets through.
     """
     height, width = x.shape[-2:]
+    exactly = rounding if released else None
     quality = quality.to(x).clamp(1, 100)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
     tables = _tables(released).to(x)[None] * (scale if released else scale.floor())[:, None, None]
@@ -71,10 +73,10 @@ def jpeg(
     # Whole blocks of 16: chroma has half the resolution.
     x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="constant" if released else "replicate")
     luma, *chroma = _mix(x, TO_YCBCR).unbind(1)
-    luma = _through_blocks(luma - 128, tables[:, 0], rounding) + 128
+    luma = _through_blocks(luma - 128, tables[:, 0], exactly) + 128
     if not released:
         luma = luma.clamp(0, 255).round()
-    half = torch.stack([_through_blocks(_halved(plane), tables[:, 1], rounding) for plane in chroma], 1)
+    half = torch.stack([_through_blocks(_halved(plane), tables[:, 1], exactly) for plane in chroma], 1)
     if not released:
         half = half.clamp(-128, 127).round()
     colour = F.interpolate(half, scale_factor=2, **_ENLARGE[released])  # type: ignore[arg-type]
@@ -101,13 +103,19 @@ def _dct() -> Tensor:
     return torch.kron(rows, rows)
 
 
-def _through_blocks(plane: Tensor, table: Tensor, rounding: Round) -> Tensor:
-    """Quantise a plane `b h w` around 0 in the cosine domain with a table `b 64`."""
+def _through_blocks(plane: Tensor, table: Tensor, rounding: Round | None) -> Tensor:
+    """Quantise a plane `b h w` around 0 in the cosine domain with a table `b 64`; None as libjpeg does."""
     batch, height, width = plane.shape
     dct = _dct().to(plane)
     blocks = plane.reshape(batch, height // 8, 8, width // 8, 8).transpose(2, 3).reshape(batch, -1, 64)
-    table = table[:, None]
-    blocks = (rounding(blocks @ dct.T / table) * table) @ dct
+    table, coefficients = table[:, None], blocks @ dct.T
+    if rounding is None:
+        # libjpeg's transform delivers whole eighths; with them, halves are frequent.
+        coefficients = coefficients.mul_(8).round_().div_(8).div_(table)
+        coefficients = coefficients.abs().add_(0.5).floor_().copysign_(coefficients)
+    else:
+        coefficients = rounding(coefficients / table)
+    blocks = (coefficients * table) @ dct
     return blocks.reshape(batch, height // 8, width // 8, 8, 8).transpose(2, 3).reshape(plane.shape)
 
 
