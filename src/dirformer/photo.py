@@ -7,6 +7,7 @@ Pillow reads 16-bit colour as 8-bit; that loss is the one exception.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -52,7 +53,10 @@ def read_photo(path: Path) -> Photo:
         PhotoError: if the file is missing, empty, damaged, not a photo, or larger than Pillow's limit of
             179 million pixels.
     """
-    image = _open(path)
+    return _photo(_open(path))
+
+
+def _photo(image: Image.Image) -> Photo:
     profile = image.info.get("icc_profile")
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         values = torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(65535)).clamp(0, 1)
@@ -73,7 +77,19 @@ def read_photo(path: Path) -> Photo:
 
 def read_rgb(path: Path) -> UInt8[Tensor, "3 h w"]:
     """Read a photo as upright 8-bit RGB: data for training and scores. Raises PhotoError as `read_photo`."""
-    return (read_photo(path).pixels * 255).round().byte()
+    return _rgb(_open(path))
+
+
+def decode_rgb(data: bytes, name: str) -> UInt8[Tensor, "3 h w"]:
+    """Decode the bytes of a photo file as `read_rgb` does; PhotoError calls it `name`."""
+    return _rgb(_upright(io.BytesIO(data), name))
+
+
+def _rgb(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
+    if image.mode == "RGB":
+        # Training reads little else, and the way through floats takes longer than decoding a JPEG.
+        return _tensor(image)
+    return (_photo(image).pixels * 255).round().byte()
 
 
 def read_mask(path: Path) -> Float[Tensor, "1 h w"]:
@@ -135,20 +151,24 @@ def _open(path: Path) -> Image.Image:
         raise PhotoError(f"{path} is not there; give the name of a photo")
     if path.stat().st_size == 0:
         raise PhotoError(f"{path} is empty (0 bytes); expected a photo")
+    return _upright(path, str(path))
+
+
+def _upright(source: Path | io.BytesIO, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Damaged metadata and large photos only warn; pixels decide. The hard limit is still an error.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 image.load()
                 return ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         kinds = "PNG, JPEG, WebP, TIFF or BMP"
-        raise PhotoError(f"{path} is not a photo that can be read; expected {kinds}") from None
+        raise PhotoError(f"{name} is not a photo that can be read; expected {kinds}") from None
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"{path} is too large: {error}") from None
+        raise PhotoError(f"{name} is too large: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise PhotoError(f"{path} is damaged and cannot be decoded: {error}") from None
+        raise PhotoError(f"{name} is damaged and cannot be decoded: {error}") from None
 
 
 def _tensor(image: Image.Image) -> UInt8[Tensor, "c h w"]:

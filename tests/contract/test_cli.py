@@ -37,6 +37,19 @@ VERB_OPTIONS = {
     "evaluate": {"--lq", "--gt", "--protocol", "--seed", "--device", "--precision", "--json"},
     "convert": {"--out", "--task", "--teacher", "--overwrite"},
     "models": {"--json"},
+    "degrade": {"--out", "--kind", "--scale", "--frames", "--seed", "--overwrite"},
+    "masks": {"--out", "--kind", "--size", "--count", "--photos", "--seed", "--overwrite"},
+    "prepare": {
+        "--out",
+        "--workers",
+        "--shards",
+        "--per-shard",
+        "--cut",
+        "--multiscale",
+        "--partial",
+        "--overwrite",
+        "--json",
+    },
 }
 
 

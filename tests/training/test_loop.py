@@ -367,7 +367,7 @@ def test_validation_photos_are_not_trained_on(photos: Path) -> None:
     (photos.parent / "photos_val.txt").write_text("1.png\n")
     config = recipe(photos, data={"val": str(photos.parent / "photos_val.txt")})
     _, crops = loop.training_data(config)
-    assert [p.name for p in crops.photos] == ["0.png"]
+    assert [p.name for p in crops.source.photos] == ["0.png"]
     train(config, quiet)
     assert any(r["kind"] == "val" and r["psnr_y"] > 0 for r in read_journal(config.folder / "journal.jsonl"))
 

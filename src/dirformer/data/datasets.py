@@ -2,92 +2,268 @@
 
 Sample n of a run is the same photo and the same crop whatever the batch, the worker, the number of
 devices or the number of interruptions: resuming means going on counting.
+
+Photos stay 8-bit until they are on the device, where they are degraded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dirformer.data.folders import Pair
+from dirformer.degradations.masks import MaskSettings, draw_mask
 from dirformer.device import seeded_generator
-from dirformer.photo import read_rgb
+from dirformer.errors import DataError
+from dirformer.photo import read_mask, read_rgb
+
+Key = int | tuple[int, int]
+"""Which sample, and with which side of the crop if not the data set's own."""
 
 
-class CleanCrops(Dataset[dict[str, Any]]):
-    """Square crops of clean photos, in one of eight flips and turns, as uint8.
+@runtime_checkable
+class Source(Protocol):
+    """Numbered photos that are read one at a time: files, or members of shards."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, number: int) -> str:
+        """Return what to call the photo in a message."""
+        ...
+
+    def read(self, number: int) -> UInt8[Tensor, "3 h w"]:
+        """Decode the photo."""
+        ...
+
+
+class PhotoFiles:
+    """Photos that are files of their own."""
+
+    def __init__(self, photos: Sequence[Path]) -> None:
+        self.photos = photos
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def name(self, number: int) -> str:
+        """Return the path."""
+        return str(self.photos[number])
+
+    def read(self, number: int) -> UInt8[Tensor, "3 h w"]:
+        """Decode the file; PhotoError names it if it is damaged."""
+        return read_rgb(self.photos[number])
+
+
+class Crops(Dataset[dict[str, Any]], ABC):
+    """Square crops in one of eight flips and turns, as uint8.
 
     Every epoch visits each photo once, in an order of its own. Decoded photos are kept as long as
     `cache_bytes` lasts.
     """
 
-    def __init__(self, photos: list[Path], side: int, seed: int, cache_bytes: int = 2**31) -> None:
-        self.photos, self.side, self.seed = photos, side, seed
+    def __init__(self, count: int, side: int, seed: int, cache_bytes: int = 2**31) -> None:
+        self.count, self.side, self.seed = count, side, seed
         self.room = cache_bytes
-        self.cache: dict[int, Tensor] = {}
+        self.cache: dict[int, tuple[Tensor, ...]] = {}
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return {"gt": uint8 3 side side, "index"}; any index ≥ 0 is valid."""
+    def __len__(self) -> int:
+        """Photos in an epoch."""
+        return self.count
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """Return the sample of that number, any number ≥ 0: {"gt": 3 side side, "index", …}."""
+        index, side = key if isinstance(key, tuple) else (key, self.side)
+        number = int(self._epoch(index // self.count)[index % self.count])
         generator = seeded_generator(self.seed, "crop", index)
-        photo = self._photo(int(self._epoch(index // len(self.photos))[index % len(self.photos)]))
-        top, left = (
-            int(torch.randint(length - self.side + 1, (), generator=generator)) for length in photo.shape[1:]
-        )
-        crop = photo[:, top : top + self.side, left : left + self.side]
-        turn = int(torch.randint(8, (), generator=generator))
-        crop = torch.rot90(crop, turn % 4, (1, 2))
-        return {"gt": (crop.flip(2) if turn >= 4 else crop).contiguous(), "index": index}
+        return self.sample(self._photos(number), side, generator) | {"index": index}
+
+    @abstractmethod
+    def read(self, number: int) -> tuple[Tensor, ...]:
+        """Decode what belongs to one sample: the GT first."""
+
+    @abstractmethod
+    def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Crop one sample."""
 
     def _epoch(self, epoch: int) -> Tensor:
         if self.order[0] != epoch:
             generator = seeded_generator(self.seed, "epoch", epoch)
-            self.order = epoch, torch.randperm(len(self.photos), generator=generator)
+            self.order = epoch, torch.randperm(self.count, generator=generator)
         return self.order[1]
 
-    def _photo(self, number: int) -> Tensor:
+    def _photos(self, number: int) -> tuple[Tensor, ...]:
         if number in self.cache:
             return self.cache[number]
-        photo = read_rgb(self.photos[number])
-        if photo.numel() <= self.room:
-            self.room -= photo.numel()
-            self.cache[number] = photo
-        return photo
+        photos = self.read(number)
+        size = sum(photo.numel() for photo in photos)
+        if size <= self.room:
+            self.room -= size
+            self.cache[number] = photos
+        return photos
+
+
+class CleanCrops(Crops):
+    """Crops of clean photos, which are degraded on the device."""
+
+    def __init__(self, photos: list[Path] | Source, side: int, seed: int, cache_bytes: int = 2**31) -> None:
+        self.source: Source = PhotoFiles(photos) if isinstance(photos, list) else photos
+        super().__init__(len(self.source), side, seed, cache_bytes)
+
+    def read(self, number: int) -> tuple[Tensor, ...]:
+        """Decode the photo; DataError where it is too small (in shards, sizes are not known before)."""
+        photo = self.source.read(number)
+        if min(photo.shape[1:]) < self.side:
+            raise DataError(
+                f"{self.source.name(number)} is {photo.shape[2]}×{photo.shape[1]}; crops need {self.side}"
+            )
+        return (photo,)
+
+    def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return {"gt"}."""
+        place = _place(photos[0], side, generator)
+        return {"gt": _crop(photos[0], place, side, _turn(generator))}
+
+
+class PairedCrops(Crops):
+    """Aligned crops of pairs: LQ photos that exist already, and their GT."""
+
+    def __init__(self, pairs: list[Pair], scale: int, side: int, seed: int, cache_bytes: int = 2**31) -> None:
+        """Take pairs that `require_pairs` has checked; `side` is the GT's, a multiple of `scale`."""
+        self.pairs, self.scale = pairs, scale
+        super().__init__(len(pairs), side, seed, cache_bytes)
+
+    def read(self, number: int) -> tuple[Tensor, ...]:
+        """Decode GT and LQ."""
+        lq, gt = self.pairs[number]
+        return read_rgb(gt), read_rgb(lq)
+
+    def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return {"gt", "lq"}."""
+        gt, lq = photos
+        top, left = _place(lq, side // self.scale, generator)
+        turn = _turn(generator)
+        return {
+            "gt": _crop(gt, (top * self.scale, left * self.scale), side, turn),
+            "lq": _crop(lq, (top, left), side // self.scale, turn),
+        }
+
+
+class MaskedCrops(Crops):
+    """Crops with holes, for inpainting: masks of their own, or drawn ones."""
+
+    def __init__(
+        self,
+        photos: list[Path] | list[Pair],
+        side: int,
+        seed: int,
+        masks: MaskSettings | None = None,
+        cache_bytes: int = 2**31,
+    ) -> None:
+        """Take photos and settings to draw masks by, or pairs of mask and photo that have been checked."""
+        self.photos, self.masks = photos, masks
+        if (masks is None) != isinstance(photos[0], tuple):
+            raise DataError("masks are either drawn (settings) or given (pairs of mask and photo)")
+        super().__init__(len(photos), side, seed, cache_bytes)
+
+    def read(self, number: int) -> tuple[Tensor, ...]:
+        """Decode the photo, and its mask if there is one."""
+        entry = self.photos[number]
+        if isinstance(entry, tuple):
+            mask, photo = entry
+            return read_rgb(photo), read_mask(mask).byte()
+        return (read_rgb(entry),)
+
+    def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return {"gt", "mask"}; the mask is 1 in the hole, 1 side side, uint8."""
+        place, turn = _place(photos[0], side, generator), _turn(generator)
+        gt = _crop(photos[0], place, side, turn)
+        if self.masks is not None:
+            return {"gt": gt, "mask": draw_mask(self.masks, generator, (side, side)).byte()}
+        return {"gt": gt, "mask": _crop(photos[1], place, side, turn)}
+
+
+def _place(photo: Tensor, side: int, generator: torch.Generator) -> tuple[int, int]:
+    height, width = photo.shape[1:]
+    if min(height, width) < side:
+        raise DataError(f"a photo is {width}×{height}; crops of {side} pixels do not fit into it")
+    top = int(torch.randint(height - side + 1, (), generator=generator))
+    return top, int(torch.randint(width - side + 1, (), generator=generator))
+
+
+def _turn(generator: torch.Generator) -> int:
+    return int(torch.randint(8, (), generator=generator))
+
+
+def _crop(photo: Tensor, place: tuple[int, int], side: int, turn: int) -> Tensor:
+    top, left = place
+    crop = torch.rot90(photo[:, top : top + side, left : left + side], turn % 4, (1, 2))
+    return (crop.flip(2) if turn >= 4 else crop).contiguous()
+
+
+AtStep = int | Callable[[int], int]
+"""A number, or a function of the step."""
 
 
 class _Stream:
-    """Indices of one device: its part of each global batch, from a given step on."""
+    """Keys of one device: its part of each global batch, from a given step on."""
 
-    def __init__(self, start: int, steps: int, batch: int, rank: int, world: int) -> None:
-        self.start, self.steps, self.batch, self.rank, self.world = start, steps, batch, rank, world
+    def __init__(
+        self, start: int, steps: int, batch: AtStep, side: AtStep | None, rank: int, world: int
+    ) -> None:
+        self.start, self.steps, self.rank, self.world = start, steps, rank, world
+        self.batch, self.side = batch, side
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Key]]:
+        first = sum(_at(self.batch, step) for step in range(self.start)) * self.world
         for step in range(self.start, self.steps):
-            first = (step * self.world + self.rank) * self.batch
-            yield list(range(first, first + self.batch))
+            batch = _at(self.batch, step)
+            mine = range(first + self.rank * batch, first + (self.rank + 1) * batch)
+            side = self.side
+            yield list(mine) if side is None else [(index, _at(side, step)) for index in mine]
+            first += batch * self.world
 
     def __len__(self) -> int:
         return self.steps - self.start
 
 
+def _at(value: AtStep, step: int) -> int:
+    return value if isinstance(value, int) else value(step)
+
+
 def stream(
-    dataset: CleanCrops,
+    dataset: Crops,
     *,
     start: int,
     steps: int,
-    batch: int,
+    batch: AtStep,
+    side: AtStep | None = None,
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[dict[str, Any]]:
-    """Return a loader of batches for steps `start` to `steps`; `batch` is per device."""
+    """Return a loader of batches for steps `start` to `steps`.
+
+    Args:
+        dataset: where samples come from.
+        start: the first step: a run that goes on begins behind its last one.
+        steps: the step to stop before.
+        batch: samples per device, fixed or by step (progressive training).
+        side: of the crops, by step; None takes the data set's. Workers are not restarted for it.
+        workers: processes that decode and crop.
+        rank: which of the `world` devices this is.
+        world: number of devices; each sees its own part of every global batch.
+    """
     return DataLoader(
         dataset,
-        batch_sampler=_Stream(start, steps, batch, rank, world),
+        batch_sampler=_Stream(start, steps, batch, side, rank, world),
         num_workers=workers,
         persistent_workers=workers > 0,
     )

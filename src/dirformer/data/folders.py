@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
 
 from dirformer.errors import DataError
-from dirformer.photo import list_photos
+from dirformer.photo import FORMATS, list_photos
+
+EXIF_ORIENTATION = 0x0112
 
 
 def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
@@ -23,7 +28,10 @@ def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
         DataError: if there is nothing there, or a listed photo is missing.
     """
     if source.is_dir():
-        photos = list_photos(source)
+        try:
+            photos = list_photos(source)
+        except PermissionError:
+            raise DataError(f"{source} cannot be opened: no permission") from None
     elif source.is_file() and source.suffix == ".txt":
         photos = _listed(source)
     else:
@@ -50,31 +58,118 @@ def _listed(source: Path) -> list[Path]:
     return found
 
 
-def pair_photos(lq: Path, gt: Path) -> list[tuple[Path, Path]]:
+Pair = tuple[Path, Path]
+
+
+def pair_photos(lq: Path, gt: Path, pattern: str = "{}") -> list[Pair]:
     """Pair two folders by file name without suffix, never by order.
 
+    Args:
+        lq: folder of the degraded photos (or of masks).
+        gt: folder of the clean ones.
+        pattern: what the LQ of a GT called `{}` is called: `{}x4` pairs 0001x4.png with 0001.png.
+
     Raises:
-        DataError: naming the first photo without a partner.
+        DataError: naming the first photo without a partner, or the first name there is twice.
     """
-    by_name = {path.stem: path for path in find_photos(gt)}
-    photos = find_photos(lq)
-    names = {path.stem for path in photos}
-    for name in sorted(names ^ set(by_name)):
-        has, lacks = (lq, gt) if name in names else (gt, lq)
-        raise DataError(f"{name} is in {has} but not in {lacks}; pairs need the same name")
-    return [(path, by_name[path.stem]) for path in photos]
+    if pattern.count("{}") != 1:
+        raise DataError(f"pattern {pattern!r} needs one {{}} where the name goes, such as {{}}x4")
+    clean, degraded = _by_name(find_photos(gt)), _by_name(find_photos(lq))
+    wanted = {pattern.format(name): name for name in clean}
+    for name in sorted(wanted.keys() ^ degraded.keys()):
+        if name in wanted:
+            raise DataError(
+                f"{wanted[name]} is in {gt} but {name} is not in {lq}; pairs need the same name"
+                + _near(name, degraded)
+            )
+        raise DataError(
+            f"{name} is in {lq} but not in {gt} (pattern {pattern!r}); pairs need the same name"
+            + _near(name, wanted)
+        )
+    return [(degraded[name], clean[wanted[name]]) for name in sorted(wanted)]
+
+
+def read_pairs(source: Path) -> list[Pair]:
+    """Read a list file of pairs: two names per line, LQ (or mask) and GT, split by a tab or spaces.
+
+    Names are relative to the list's folder. Lines that start with # are passed over.
+
+    Raises:
+        DataError: naming the first line that is not a pair of existing files.
+    """
+    if not source.is_file():
+        raise DataError(f"{source} is not there; expected a list of pairs")
+    pairs = []
+    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        names = line.strip().split("\t") if "\t" in line else line.split()
+        if len(names) != 2:
+            raise DataError(f"{source}, line {number}: {len(names)} names; expected two, split by a tab")
+        lq, gt = (source.parent / name.strip() for name in names)
+        for path in (lq, gt):
+            if not path.is_file():
+                raise DataError(f"{source}, line {number}: {path} is not there")
+        pairs.append((lq, gt))
+    if not pairs:
+        raise DataError(f"{source} lists no pairs; expected two names per line")
+    return pairs
+
+
+def require_pairs(pairs: list[Pair], scale: int, side: int = 1) -> None:
+    """Raise DataError naming the first pair whose sizes do not match; reads headers only.
+
+    Args:
+        pairs: LQ (or mask) and GT.
+        scale: the GT must be exactly this much larger.
+        side: the GT must have at least this many pixels per side.
+    """
+    for lq, gt in pairs:
+        (lq_width, lq_height), (width, height) = _size(lq), _size(gt)
+        if (lq_width * scale, lq_height * scale) != (width, height):
+            raise DataError(
+                f"{lq} is {lq_width}×{lq_height} and {gt} {width}×{height}; expected GT {scale} times as "
+                f"large: {lq_width * scale}×{lq_height * scale}"
+            )
+        _require(gt, width, height, side)
 
 
 def require_size(photos: list[Path], side: int) -> None:
     """Raise DataError naming the first photo smaller than `side` pixels; reads headers only."""
     for path in photos:
-        try:
-            with Image.open(path) as image:
+        _require(path, *_size(path), side)
+
+
+def _require(path: Path, width: int, height: int, side: int) -> None:
+    if min(width, height) < side:
+        raise DataError(
+            f"{path} is {width}×{height}; crops need at least {side}×{side}: "
+            "take it out or make data.patch smaller"
+        )
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Return width and height of the upright photo."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
-        except OSError:
-            raise DataError(f"{path} cannot be read as a photo; take it out of the folder") from None
-        if min(width, height) < side:
-            raise DataError(
-                f"{path} is {width}×{height}; crops need at least {side}×{side}: "
-                "take it out or make data.patch smaller"
-            )
+                turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise DataError(f"{path} cannot be read as a photo; take it out of the folder") from None
+    return (height, width) if turned else (width, height)
+
+
+def _by_name(photos: list[Path]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for path in photos:
+        if path.stem in named:
+            raise DataError(f"{named[path.stem]} and {path} have the same name; pairs need one of each")
+        named[path.stem] = path
+    return named
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; nearest there: {near[0]}" if near else ""

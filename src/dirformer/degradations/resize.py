@@ -12,7 +12,7 @@ from torch import Tensor
 from dirformer.errors import ConfigError
 
 
-def cubic(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def cubic(x: Float[Tensor, ...]) -> Float[Tensor, ...]:
     """Keys' cubic with a = −0.5 at distance x in pixels."""
     x = x.abs()
     near = (1.5 * x - 2.5) * x * x + 1

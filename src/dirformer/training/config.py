@@ -26,7 +26,7 @@ class Data(_Section):
     """Where samples come from."""
 
     train: Path | None = None
-    """Folder or list file of clean photos."""
+    """Folder or list file of clean photos, or folder of shards."""
     val: Path | None = None
     """Folder or list file of clean photos to validate on; None leaves validation out."""
     without: Path | None = None

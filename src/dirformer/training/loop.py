@@ -31,7 +31,9 @@ from torch.nn import functional as F
 from dirformer.checkpoints import save
 from dirformer.data.datasets import CleanCrops, stream
 from dirformer.data.folders import find_photos, require_size
-from dirformer.degradations.pipeline import Degradation, degradation
+from dirformer.data.shards import INDEX, Shards
+from dirformer.degradations.base import Degradation, Generators
+from dirformer.degradations.pipeline import degradation
 from dirformer.device import choose_device, seeded_generator
 from dirformer.errors import ConfigError, MissingExtraError, TrainingError
 from dirformer.files import atomic_path
@@ -174,9 +176,12 @@ class _Run:
         """Move to the device, degrade there, and hand a generator to each sample."""
         indices = batch["index"].tolist()
         gt = self.fabric.to_device(batch["gt"]).float() / 255
-        lq, gt = degrade_crops(self.degrade, gt, seeded_generator(self.config.seed, "degrade", *indices))
-        generators = [seeded_generator(self.config.seed, "noise", index) for index in indices]
-        return Batch(lq, gt, generators, self.step)
+        draws, noise = (
+            [seeded_generator(self.config.seed, purpose, index) for index in indices]
+            for purpose in ("degrade", "noise")
+        )
+        lq, gt = degrade_crops(self.degrade, gt, draws)
+        return Batch(lq, gt, noise, self.step)
 
     def backward(self, losses: dict[str, Tensor], share: int | None = None) -> dict[str, float]:
         """Add the gradient of the losses' share in a step; return their share of the values."""
@@ -324,13 +329,17 @@ def training_data(config: TrainConfig) -> tuple[Degradation, CleanCrops]:
     degrade = degradation(data.degradation, network.scale)
     if data.without is not None and data.val is not None:
         raise ConfigError("data.without and data.val are both set; photos of data.val are left out anyway")
-    photos = find_photos(data.train, without=data.without or data.val)
     side = (data.patch + 2 * degrade.margin) * network.scale
+    if (data.train / INDEX).is_file():
+        if data.without is not None:
+            raise ConfigError("data.without has no effect on shards; leave photos out when they are prepared")
+        return degrade, CleanCrops(Shards(data.train), side, config.seed)
+    photos = find_photos(data.train, without=data.without or data.val)
     require_size(photos, side)
     return degrade, CleanCrops(photos, side, config.seed)
 
 
-def degrade_crops(degrade: Degradation, gt: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def degrade_crops(degrade: Degradation, gt: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
     """Degrade crops `b 3 H W` and cut the margin off both: LQ as if the entire photo had been degraded."""
     lq, margin = degrade(gt, generator), degrade.margin
     return F.pad(lq, [-margin] * 4), F.pad(gt, [-margin * degrade.scale] * 4)

@@ -1,0 +1,130 @@
+"""Photos in tar files: millions of them without listing millions of files.
+
+Shards are plain tar files in WebDataset's layout, one member per photo. Beside them an index says where
+each photo lies, so any of them can be read alone: from disk, or by a ranged request from any place that
+fsspec knows (s3://, gs://, https://, memory:// …). That is why training on shards gives the samples that
+training on folders gives, in the same order, whatever the number of devices and workers, and goes on in
+the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from dirformer.errors import DataError, MissingExtraError
+from dirformer.files import atomic_path
+from dirformer.photo import decode_rgb
+
+INDEX = "index.npy"
+
+
+def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[str]:
+    """Write a tar file and, beside it, where its members lie; return the names of both.
+
+    The bytes depend on the members alone: no times, no owners.
+    """
+    places = []
+    with atomic_path(path) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in members:
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o644
+            archive.addfile(entry, io.BytesIO(data))
+            places.append((archive.offset - -(-len(data) // 512) * 512, len(data)))
+    table = path.with_suffix(".npy")
+    with atomic_path(table) as part, part.open("wb") as file:
+        np.save(file, np.array(places, dtype=np.int64).reshape(-1, 2))
+    return [path.name, table.name]
+
+
+def write_index(folder: Path) -> int:
+    """Join the tables of a folder's shards to one index; return the number of photos.
+
+    Rows are (shard, offset, size). Shards whose table is missing are not finished and not counted in.
+    """
+    tables = [np.load(path) for path in sorted(folder.glob("shard-*.npy"))]
+    numbers = [int(path.stem.split("-")[1]) for path in sorted(folder.glob("shard-*.npy"))]
+    rows = [
+        np.column_stack([np.full(len(table), number, dtype=np.int64), table])
+        for number, table in zip(numbers, tables, strict=True)
+    ]
+    index = np.concatenate(rows) if rows else np.empty((0, 3), dtype=np.int64)
+    with atomic_path(folder / INDEX) as part, part.open("wb") as file:
+        np.save(file, index)
+    return len(index)
+
+
+class Shards:
+    """The photos of a folder of shards, by number; a `datasets.Source`."""
+
+    def __init__(self, url: str | Path) -> None:
+        """Open the index.
+
+        Args:
+            url: a folder, or an address that fsspec knows.
+
+        Raises:
+            DataError: if there is no index.
+            MissingExtraError: if an address is given and fsspec is not installed.
+        """
+        self.url = str(url).rstrip("/")
+        self.remote = _filesystem(self.url) if "://" in self.url else None
+        self.files: dict[int, int] = {}
+        try:
+            if self.remote is None:
+                # Mapped, not read: every worker shares the pages.
+                self.index = np.load(Path(self.url) / INDEX, mmap_mode="r", allow_pickle=False)
+            else:
+                data = self.remote.cat_file(f"{self.url}/{INDEX}")
+                self.index = np.load(io.BytesIO(data), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.url}/{INDEX} cannot be read ({error}); prepare writes it") from None
+        if not len(self.index):
+            raise DataError(f"{self.url} has no photos; expected shards that prepare has written")
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def name(self, number: int) -> str:
+        """Return the shard and the place in it."""
+        shard, offset, _ = self.index[number]
+        return f"{self.url}/shard-{shard:06}.tar at {offset}"
+
+    def read(self, number: int) -> UInt8[Tensor, "3 h w"]:
+        """Decode a photo; PhotoError names its place if it is damaged."""
+        return decode_rgb(self._bytes(number), self.name(number))
+
+    def _bytes(self, number: int) -> bytes:
+        shard, offset, size = (int(value) for value in self.index[number])
+        name = f"shard-{shard:06}.tar"
+        if self.remote is not None:
+            return bytes(self.remote.cat_file(f"{self.url}/{name}", start=offset, end=offset + size))
+        if shard not in self.files:
+            if len(self.files) >= 64:
+                os.close(self.files.pop(next(iter(self.files))))
+            self.files[shard] = os.open(Path(self.url) / name, os.O_RDONLY)
+        # pread: no position that forked workers would share.
+        return os.pread(self.files[shard], size, offset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"files": {}}
+
+    def __del__(self) -> None:
+        for file in getattr(self, "files", {}).values():
+            os.close(file)
+
+
+def _filesystem(url: str) -> Any:
+    try:
+        import fsspec
+    except ModuleNotFoundError:
+        raise MissingExtraError("fsspec", "train") from None
+    return fsspec.core.url_to_fs(url)[0]

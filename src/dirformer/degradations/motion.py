@@ -1,0 +1,208 @@
+"""Motion blur: the camera shakes, or something in the picture moves, while the shutter is open.
+
+Light adds up before the camera's response curve, so frames are averaged in linear light. The curve is a
+gamma of 2.2, as the GoPro set assumes (Nah et al., CVPR 2017, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from dirformer.degradations.base import Degradation, seed, uniform
+from dirformer.errors import DataError
+
+GAMMA = 2.2
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way travelled during the exposure, around its mean: there the sharp photo lies."""
+
+    length: float
+    """Arc length of the translation in pixels."""
+    turn: float
+    """Largest angle from the mean in radians."""
+    centre: tuple[float, float]
+    """Pivot of the rotation (row, column) in units of the photo's size; may lie outside."""
+    seed: int
+
+    def steps(self) -> Float[Tensor, "n 3"]:
+        """Return (rows, columns, angle) at evenly spaced times, at least one for every pixel of way."""
+        count = max(9, math.ceil(self.length) + 1)
+        path = smooth_path(count, torch.Generator().manual_seed(self.seed))
+        way = path[:, :2].diff(dim=0).norm(dim=1).sum()
+        scale = torch.tensor([self.length / way, self.length / way, self.turn / path[:, 2].abs().max()])
+        return path * scale
+
+
+def smooth_path(count: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
+    """Draw a random path in three coordinates of mean 0, of no particular scale.
+
+    Velocity keeps some of itself from step to step (a hand has inertia), is pushed at random, and now and
+    then jolted into another direction.
+    """
+    keep = math.exp(-4 / count)
+    push = torch.randn(count, 3, generator=generator)
+    jolt = (torch.rand(count, generator=generator) < 1 / count)[:, None]
+    velocity, path = torch.randn(3, generator=generator), [torch.zeros(3)]
+    for step in range(count - 1):
+        velocity = torch.where(
+            jolt[step], push[step] * 1.5, keep * velocity + math.sqrt(1 - keep**2) * push[step]
+        )
+        path.append(path[-1] + velocity)
+    stacked = torch.stack(path)
+    return stacked - stacked.mean(0)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A patch of the photo that moves by itself: an ellipse with a soft, uneven edge."""
+
+    centre: tuple[float, float]
+    """Row and column in units of the photo's size."""
+    radii: tuple[float, float]
+    """In the same units."""
+    path: Path
+    seed: int
+    """Of the unevenness."""
+
+    def mask(self, height: int, width: int) -> Float[Tensor, "1 h w"]:
+        """Return 1 inside, 0 outside, with an edge a few pixels wide."""
+        rows = (torch.arange(height) + 0.5) / height - self.centre[0]
+        columns = (torch.arange(width) + 0.5) / width - self.centre[1]
+        distance = torch.hypot(rows[:, None] / self.radii[0], columns / self.radii[1])
+        coarse = torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(self.seed))
+        uneven = F.interpolate(coarse, (height, width), mode="bicubic")[0, 0]
+        softness = 3 / (min(self.radii) * min(height, width))
+        return torch.sigmoid((1 + 0.2 * uneven - distance) / softness)[None]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What happened in front of one photo while the shutter was open."""
+
+    camera: Path
+    blob: Blob | None
+
+
+@dataclass(frozen=True)
+class Motion(Degradation):
+    """Camera shake with rotation; in some photos an object moves on its own path as well."""
+
+    scale: int = 1
+    margin: int = 32
+    length: tuple[float, float] = (2.0, 32.0)
+    """Way of the camera in pixels."""
+    turn: tuple[float, float] = (0.0, 0.01)
+    """Largest rotation in radians."""
+    objects: float = 0.3
+    """Probability of an object of its own motion."""
+    gamma: float = GAMMA
+
+    def draw(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> list[Exposure]:
+        """Draw each photo's motion."""
+        del size
+        return [self._draw(generator) for generator in generators]
+
+    def _draw(self, generator: torch.Generator) -> Exposure:
+        camera = self._path(generator)
+        if uniform(generator) >= self.objects:
+            return Exposure(camera, None)
+        blob = Blob(
+            centre=(uniform(generator, 0.2, 0.8), uniform(generator, 0.2, 0.8)),
+            radii=(uniform(generator, 0.1, 0.4), uniform(generator, 0.1, 0.4)),
+            path=self._path(generator),
+            seed=seed(generator),
+        )
+        return Exposure(camera, blob)
+
+    def _path(self, generator: torch.Generator) -> Path:
+        return Path(
+            length=uniform(generator, *self.length),
+            turn=uniform(generator, *self.turn),
+            centre=(uniform(generator, -0.5, 1.5), uniform(generator, -0.5, 1.5)),
+            seed=seed(generator),
+        )
+
+    def apply(self, gt: Float[Tensor, "b 3 H W"], draws: Sequence[Exposure]) -> Float[Tensor, "b 3 h w"]:
+        """Expose each photo; the result lies on the 8-bit grid of [0, 1]."""
+        blurred = [expose(x, exposure, self.gamma) for x, exposure in zip(gt, draws, strict=True)]
+        return (torch.stack(blurred) * 255).round() / 255
+
+
+def expose(photo: Float[Tensor, "3 h w"], exposure: Exposure, gamma: float = GAMMA) -> Float[Tensor, "3 h w"]:
+    """Average the frames that the exposure sees, in linear light."""
+    light = photo.clamp(0, 1) ** gamma
+    camera = exposure.camera.steps()
+    if exposure.blob is None:
+        frames = (_warp(light, step, exposure.camera.centre) for step in camera)
+        return _mean(frames).clamp(0, 1) ** (1 / gamma)
+    blob = exposure.blob
+    mask = blob.mask(*photo.shape[1:]).to(photo)
+    cut_out = torch.cat([light, mask])
+    # Both paths take the same time: the coarser one is looked at in between its steps.
+    count = max(len(camera), len(blob.path.steps()))
+    paths = [_resampled(path, count) for path in (camera, blob.path.steps())]
+    frames = (
+        _over(_warp(cut_out, own, blob.path.centre), _warp(light, shake, exposure.camera.centre))
+        for shake, own in zip(*paths, strict=True)
+    )
+    return _mean(frames).clamp(0, 1) ** (1 / gamma)
+
+
+def average_frames(frames: Iterable[Float[Tensor, "3 h w"]], gamma: float = GAMMA) -> Float[Tensor, "3 h w"]:
+    """Return the photo that a long exposure would have taken of successive sharp frames in [0, 1].
+
+    Raises:
+        DataError: if there are no frames or their sizes differ.
+    """
+    total, count = torch.zeros(()), 0
+    for frame in frames:
+        if count and frame.shape != total.shape:
+            raise DataError(f"frame {count + 1} is {tuple(frame.shape)}, the first one {tuple(total.shape)}")
+        total, count = total + frame.clamp(0, 1) ** gamma, count + 1
+    if not count:
+        raise DataError("no frames to average; expected at least one")
+    return (total / count) ** (1 / gamma)
+
+
+def _warp(x: Tensor, step: Tensor, centre: tuple[float, float]) -> Tensor:
+    """Shift and turn a photo `c h w` by one step of a path; borders are mirrored."""
+    height, width = x.shape[1:]
+    down, right, angle = step.tolist()
+    cos, sin = math.cos(angle), math.sin(angle)
+    pivot_y, pivot_x = (2 * c - 1 for c in centre)
+    # The grid runs from −1 to 1 on both axes, so a turn mixes them by the ratio of the sides.
+    ratio = height / width
+    matrix = torch.tensor(
+        [
+            [cos, -sin * ratio, pivot_x - cos * pivot_x + sin * ratio * pivot_y + 2 * right / width],
+            [sin / ratio, cos, pivot_y - cos * pivot_y - sin / ratio * pivot_x + 2 * down / height],
+        ],
+        dtype=x.dtype,
+    )
+    grid = F.affine_grid(matrix[None], [1, 1, height, width], align_corners=False).to(x.device)
+    return F.grid_sample(x[None], grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0]
+
+
+def _over(cut_out: Tensor, background: Tensor) -> Tensor:
+    colour, mask = cut_out[:3], cut_out[3:].clamp(0, 1)
+    return torch.lerp(background, colour, mask)
+
+
+def _resampled(path: Tensor, count: int) -> Tensor:
+    return F.interpolate(path.T[None], count, mode="linear", align_corners=True)[0].T
+
+
+def _mean(frames: Iterable[Tensor]) -> Tensor:
+    total, count = torch.zeros(()), 0
+    for frame in frames:
+        total, count = total.to(frame) + frame, count + 1
+    return total / count

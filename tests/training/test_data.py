@@ -1,0 +1,65 @@
+"""How recipes reach the data room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dirformer.data.shards import write_index, write_shard
+from dirformer.device import seeded_generator
+from dirformer.errors import ConfigError
+from dirformer.training.config import TrainConfig
+from dirformer.training.loop import degrade_crops, training_data
+from helpers import picture
+
+
+def recipe(folder: Path, **data: Any) -> TrainConfig:
+    """A recipe on these photos."""
+    model = "realsr-x4" if data.get("degradation", "").startswith("realsr") else "sr-x4-compact"
+    return TrainConfig.model_validate(
+        {"name": "t", "stage": 1, "model": model, "data": {"train": folder, "patch": 16, **data}}
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        picture(220, 216, seed=number).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["realsr", "realsr-released", "bicubic"])
+def test_a_recipe_names_its_degradation(photos: Path, kind: str) -> None:
+    """Patches have the recipe's size, and the draws follow from the seed and the sample's number."""
+    degrade, crops = training_data(recipe(photos, degradation=kind))
+    gt = torch.stack([crops[n]["gt"] for n in range(2)]).float() / 255
+    one, other = (degrade_crops(degrade, gt, [seeded_generator(0, n) for n in range(2)]) for _ in "12")
+    assert one[0].shape == (2, 3, 16, 16) and one[1].shape == (2, 3, 64, 64)
+    assert torch.equal(one[0], other[0])
+
+
+def test_a_crop_is_degraded_as_its_photo_is(photos: Path) -> None:
+    """Behind the margin, bicubic crops equal those of the degraded photo."""
+    degrade, crops = training_data(recipe(photos))
+    gt = crops[0]["gt"][None].float() / 255
+    lq, _ = degrade_crops(degrade, gt, seeded_generator(0))
+    grown = torch.nn.functional.pad(gt, [8] * 4, mode="reflect")
+    assert torch.equal(lq, degrade(grown, seeded_generator(0))[..., 6:-6, 6:-6])
+
+
+def test_a_folder_of_shards_is_trained_on(photos: Path, tmp_path: Path) -> None:
+    """Samples are those of the folder; leaving photos out is refused instead of ignored."""
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write_shard(shards / "shard-000000.tar", [(p.name, p.read_bytes()) for p in sorted(photos.iterdir())])
+    write_index(shards)
+    _, from_shards = training_data(recipe(shards))
+    _, from_folder = training_data(recipe(photos))
+    assert all(torch.equal(from_shards[n]["gt"], from_folder[n]["gt"]) for n in range(5))
+    with pytest.raises(ConfigError, match="without has no effect on shards"):
+        training_data(recipe(shards, without=tmp_path / "list.txt"))
