@@ -5,14 +5,17 @@ A contender is a name and a function from a photo to its restoration; scores kno
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from dirformer.catalog import CATALOG
 from dirformer.degradations.resize import resize_bicubic
 
 Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
@@ -29,6 +32,8 @@ class Contender:
     """The enlargement it was made for; None does any."""
     task: str | None = None
     """The task it was made for; None does any."""
+    device: torch.device | None = None
+    """Where it computes, for memory figures."""
 
 
 def contender(model: str, *, device: str = "auto", precision: str = "float32") -> Contender:
@@ -52,7 +57,15 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
         del scale  # checked against the network's own before
         return restorer.restore(lq, mask, seed)
 
-    return Contender(model, restore, restorer.scale, restorer.task)
+    return Contender(model, restore, restorer.scale, restorer.task, restorer.device)
+
+
+def fingerprint(model: str) -> str:
+    """Return the SHA-256 of a model's weight file, or the name of what has none."""
+    path = Path(model.removeprefix("spandrel:"))
+    if not path.is_file() and model in CATALOG:
+        path = CATALOG[model].path
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else model
 
 
 def bicubic(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:

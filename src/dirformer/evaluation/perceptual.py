@@ -81,7 +81,7 @@ def read_weights(key: str, folder: Path | None = None, device: str | torch.devic
     file, place = WEIGHTS[key], weights_folder(folder)
     path = place / file.name
     if not path.is_file() and file.installed is not None:
-        path = _inside(*file.installed) or path
+        path = installed_file(*file.installed) or path
     if not path.is_file():
         raise MissingWeightsError(f"{file.name} ({file.source}) is not there; put it into {place}")
     content = read_foreign(path)
@@ -91,7 +91,8 @@ def read_weights(key: str, folder: Path | None = None, device: str | torch.devic
     return {k: v.detach().float().to(device) for k, v in tensors.items()}
 
 
-def _inside(package: str, path: str) -> Path | None:
+def installed_file(package: str, path: str) -> Path | None:
+    """Return a file of an installed package, without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None
