@@ -16,7 +16,7 @@ from torch import Tensor
 from dirformer.errors import PhotoError
 from dirformer.evaluation.alignment import psnr_aligned, ssim_aligned
 from dirformer.evaluation.metrics import _scored, psnr, rgb_to_y, ssim, ssim_uniform, ssim_volume
-from dirformer.evaluation.variants import VARIANTS, all_variants, variants_table
+from dirformer.evaluation.variants import VARIANTS, variant_scores, variants_table
 
 PAIRS = (
     "astronaut_noise15",
@@ -145,17 +145,25 @@ def test_photos_too_small_or_unequal_are_refused() -> None:
 def test_all_variants_of_one_pair(golden: dict, arrays: dict[str, np.ndarray]) -> None:
     """The side-by-side list has the reference figure of each variant, and says who uses it."""
     expected = golden["cat_motion9"]
-    rows = {
-        row["variant"]: row
-        for row in all_variants(photo(arrays["cat_motion9/degraded"]), photo(arrays["cat_motion9/reference"]))
-    }
-    assert set(rows) == {variant.name for variant in VARIANTS}
-    assert expected["basicsr"]["crop4_y"]["psnr"] == pytest.approx(rows["psnr_y_border4"]["value"], abs=1e-4)
-    assert expected["ssim_matlab_volume_3d_independent"] == pytest.approx(
-        rows["ssim_volume"]["value"], abs=1e-7
-    )
-    assert expected["basicsr_torch"]["crop0_psnr"] == pytest.approx(rows["psnr_tensor"]["value"], abs=1e-4)
-    assert all(row["used_by"] for row in rows.values())
+    pair = photo(arrays["cat_motion9/degraded"]), photo(arrays["cat_motion9/reference"])
+    found = variant_scores(*pair)
+    assert set(found) == {variant.name for variant in VARIANTS}
+    assert all(variant.used_by and variant.definition for variant in VARIANTS)
+    for name, value, tolerance in (
+        ("psnr_rgb", expected["basicsr"]["crop0_rgb"]["psnr"], 1e-6),
+        ("psnr_rgb_border4", expected["basicsr"]["crop4_rgb"]["psnr"], 1e-6),
+        ("psnr_y", expected["basicsr"]["crop0_y"]["psnr"], 1e-4),
+        ("psnr_y_border4", expected["basicsr"]["crop4_y"]["psnr"], 1e-4),
+        ("psnr_tensor", expected["basicsr_torch"]["crop0_psnr"], 1e-4),
+        ("ssim_rgb", expected["basicsr"]["crop0_rgb"]["ssim"], 1e-7),
+        ("ssim_y", expected["basicsr"]["crop0_y"]["ssim"], 1e-6),
+        ("ssim_y_border4", expected["basicsr"]["crop4_y"]["ssim"], 1e-6),
+        ("ssim_replicate", expected["ssim_gaussian_replicate_2d_mean"], 1e-7),
+        ("ssim_replicate_y", expected["ssim_gaussian_replicate_2d_y"], 1e-6),
+        ("ssim_volume", expected["ssim_matlab_volume_3d_independent"], 1e-7),
+        ("ssim_uniform", expected["ssim_skimage_default_uniform7"], 1e-7),
+    ):
+        assert value == pytest.approx(found[name], abs=tolerance), name
 
 
 def test_variants_of_a_pair_of_our_own() -> None:
@@ -163,9 +171,9 @@ def test_variants_of_a_pair_of_our_own() -> None:
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(48.0), indexing="ij")
     gt = torch.stack([(x * 5) % 64, (y * 7) % 64, ((x + y) * 3) % 64]).double() * 3 / 255
     blurred = (gt + gt.roll((1, 1), (1, 2)) + gt.roll((2, 2), (1, 2))) / 3
-    rows = {row["variant"]: row["value"] for row in all_variants(blurred, gt)}
-    assert rows["ssim_volume"] > rows["ssim_rgb"]
-    table = variants_table(all_variants(blurred, gt))
+    found = variant_scores(blurred, gt)
+    assert found["ssim_volume"] > found["ssim_rgb"]
+    table = variants_table({"blurred": found})
     assert all(variant.name in table for variant in VARIANTS)
 
 

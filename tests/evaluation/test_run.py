@@ -23,6 +23,7 @@ from dirformer.evaluation.run import (
     read_result,
     write_result,
 )
+from dirformer.evaluation.tables import as_text
 from evaluation.conftest import save_image, scene, tiny_model
 
 
@@ -357,3 +358,23 @@ def test_extra_metrics_join_the_table(pairs: tuple[Path, Path]) -> None:
     assert (mean["gmsd"], mean["flip"], mean["ssimulacra2"]) == (0, 0, pytest.approx(100))
     assert scene(0).shape == (96, 128, 3)
     assert Contender("x", contenders.bicubic).scale is None
+
+
+def test_all_variants_in_a_run(shared: Path) -> None:
+    """On real photos every variant is there per photo and as mean; the protocol's own number is among them."""
+    folder = shared / "datasets" / "Set5"
+    result = evaluate(["bicubic"], folder / "LRx4", folder / "HRx4", "sr", all_variants=True)
+    entry = result["models"][0]
+    assert entry["variants"]["psnr_y_border4"] == pytest.approx(entry["mean"]["psnr_y"], abs=1e-9)
+    assert entry["variants"]["ssim_y_border4"] == pytest.approx(entry["mean"]["ssim_y"], abs=1e-9)
+    assert entry["images"][0]["variants"]["ssim_volume"] > entry["images"][0]["variants"]["ssim_rgb"]
+    assert "evaluate_gopro" not in as_text(result)
+    assert "GoPro and HIDE tables" in as_text(result)
+
+
+def test_text_table_marks_best_and_states_the_protocol(pairs: tuple[Path, Path]) -> None:
+    """People see the protocol, intervals, the best marked, and which weights are missing."""
+    text = as_text(evaluate(["bicubic", "input"], *pairs, "sr"))
+    assert text.startswith("protocol sr: 8-bit results, Y of BT.601")
+    assert "PSNR-Y ↑" in text and "*" in text and "[" in text
+    assert "lpips_alex is left out" in text

@@ -21,7 +21,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from dirformer.evaluation.memory import PeakMemory
 from dirformer.evaluation.perceptual import frechet_distance
 from dirformer.evaluation.protocols import Protocol, Scorer, as_float, open_scorer, protocol
 from dirformer.evaluation.tables import as_csv, as_markdown
+from dirformer.evaluation.variants import variant_scores
 from dirformer.files import atomic_path
 from dirformer.journal import Journal, read_journal
 from dirformer.photo import Photo, read_mask, read_rgb, write_photo
@@ -45,7 +46,8 @@ from dirformer.photo import Photo, read_mask, read_rgb, write_photo
 SCHEMA = 1
 RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
-NOT_METRICS = {"name", "seconds", "peak_mib", "by_seed"}
+NOT_METRICS = {"name", "seconds", "peak_mib", "by_seed", "variants"}
+_NOT_COLUMNS = {"name", "by_seed", "variants"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Evaluation:
         journal: JSONL file of finished rows; rows of the same photos, weights and settings are taken from it,
             so that the same call goes on where it stopped.
         metric_weights: folder of published weights (`perceptual.weights_folder`).
+        all_variants: also score every variant of `variants.VARIANTS`, into `variants` of a row.
 
     Raises:
         DataError: if names do not match, masks are missing, or a folder is empty.
@@ -109,6 +112,7 @@ class Evaluation:
         save: Path | None = None,
         journal: Path | None = None,
         metric_weights: Path | None = None,
+        all_variants: bool = False,
     ) -> None:
         if not models:
             raise ConfigError("no model is given; name at least one, or bicubic")
@@ -121,6 +125,7 @@ class Evaluation:
         self.scorer: Scorer = open_scorer(
             self.rules, metrics, weights=metric_weights, device="cpu" if device == "auto" else device
         )
+        self.all_variants = all_variants
         self.journal = None if journal is None else Journal(journal)
         self.settings = {
             "lq": str(lq),
@@ -148,7 +153,14 @@ class Evaluation:
         known = self._known()
         for model in self.models:
             identity = json.dumps(
-                [fingerprint(model), self.rules.name, self.scorer.names, list(self.seeds), self.precision]
+                [
+                    fingerprint(model),
+                    self.rules.name,
+                    self.scorer.names,
+                    list(self.seeds),
+                    self.precision,
+                    self.all_variants,
+                ]
             )
             rival: Contender | None = None
             for sample in self.samples:
@@ -179,7 +191,7 @@ class Evaluation:
         _require_fit(rival, sample, scale, lq, gt, mask)
         gt = gt[:, : lq.shape[1] * scale, : lq.shape[2] * scale]
         scores: list[dict[str, float]] = []
-        seconds, peak, features = 0.0, 0.0, []
+        seconds, peak, features, first = 0.0, 0.0, [], gt
         for seed in self.seeds:
             with PeakMemory(rival.device) as memory:
                 start = time.perf_counter()
@@ -188,17 +200,21 @@ class Evaluation:
             peak = max(peak, memory.mib)
             if mask is not None:
                 restored = mask * restored + (1 - mask) * lq
+            first = self.rules.quantise(restored) if seed == self.seeds[0] else first
             scores.append(self.scorer.scores(restored, gt))
             if self.scorer.inception is not None:
                 features.append(self.scorer.features(restored))
             if self.save is not None and seed == self.seeds[0]:
                 folder = self.save / safe_name(rival.name)
-                write_photo(folder / f"{sample.name}.png", Photo(self.rules.quantise(restored).float()))
+                write_photo(folder / f"{sample.name}.png", Photo(first.float()))
         row: dict[str, Any] = {"name": sample.name}
         row |= {k: sum(s[k] for s in scores) / len(scores) for k in scores[0]}
         row |= {"seconds": seconds / len(self.seeds), "peak_mib": peak}
         if len(self.seeds) > 1:
             row["by_seed"] = {k: [s[k] for s in scores] for k in scores[0]}
+        if self.all_variants:
+            # Of the first seed: variants differ by far more than seeds do.
+            row["variants"] = variant_scores(first, gt)
         pair = (features[0], self.scorer.features(gt)) if features else None
         return Record(rival.name, row, pair)
 
@@ -216,6 +232,9 @@ class Evaluation:
             if features[model]:
                 ours, clean = (torch.stack(side) for side in zip(*features[model], strict=True))
                 entry["mean"] = {"fid": frechet_distance(ours, clean), **entry["mean"]}
+            if self.all_variants:
+                columns = {k: [row["variants"][k] for row in rows[model]] for k in rows[model][0]["variants"]}
+                entry["variants"] = {k: sum(values) / len(values) for k, values in columns.items()}
             if len(self.seeds) > 1:
                 entry["seed_spread"] = seed_spread(rows[model])
             models.append({**entry, "sha256": fingerprint(model)})
@@ -311,7 +330,7 @@ def safe_name(model: str) -> str:
 
 
 def _statistics(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    columns = {k: [row[k] for row in rows] for k in rows[0] if k not in ("name", "by_seed")} if rows else {}
+    columns = {k: [row[k] for row in rows] for k in rows[0] if k not in _NOT_COLUMNS} if rows else {}
     return {
         "mean": {key: sum(values) / len(values) for key, values in columns.items()},
         "interval95": {k: interval95(values) for k, values in columns.items() if k not in NOT_METRICS},
@@ -358,11 +377,26 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
     Raises:
         ConfigError: for another suffix.
     """
-    writers = {".json": lambda r: json.dumps(r, indent=2) + "\n", ".csv": as_csv, ".md": as_markdown}
-    if path.suffix not in writers:
-        raise ConfigError(f"{path} has no known suffix; expected one of {', '.join(writers)}")
+    check_result_path(path)
     with atomic_path(path) as part:
-        part.write_text(writers[path.suffix](finite(result)), encoding="utf-8")
+        part.write_text(_WRITERS[path.suffix](finite(result)), encoding="utf-8")
+
+
+def check_result_path(path: Path) -> None:
+    """Raise ConfigError unless the suffix names a form of result: before hours of work, not behind them."""
+    if path.suffix not in _WRITERS:
+        raise ConfigError(f"{path} has no known suffix; expected one of {', '.join(_WRITERS)}")
+
+
+def _as_json(result: dict[str, Any]) -> str:
+    return json.dumps(result, indent=2) + "\n"
+
+
+_WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    ".json": _as_json,
+    ".csv": as_csv,
+    ".md": as_markdown,
+}
 
 
 def read_result(path: Path) -> dict[str, Any]:

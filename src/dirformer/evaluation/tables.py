@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from dirformer.evaluation.protocols import LOWER_IS_BETTER
+from dirformer.evaluation.variants import variants_table
 
 DIGITS = {"seconds": 2, "peak_mib": 0, "psnr": 2, "psnr_y": 2, "psnr_aligned": 2, "fid": 4, "ssimulacra2": 2}
 """Decimals in a table; four where nothing is said."""
@@ -101,6 +102,9 @@ def as_text(result: dict[str, Any]) -> str:
                 f"σ of the mean {spread['std_of_mean']:.2g}, "
                 f"at most {spread['largest_on_one_photo']:.2g} on one photo"
             )
+    variants = {e["model"]: e["variants"] for e in result["models"] if "variants" in e}
+    if variants:
+        lines += ["", variants_table(variants)]
     return "\n".join([*lines, *result.get("missing", [])])
 
 

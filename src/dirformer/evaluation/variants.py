@@ -1,4 +1,4 @@
-"""One pair of photos under every PSNR and SSIM that papers print: why −1.2 dB may mean nothing."""
+"""The same photos under every PSNR and SSIM that papers print: why −1.2 dB may mean nothing."""
 
 from __future__ import annotations
 
@@ -102,23 +102,20 @@ VARIANTS = (
 )
 
 
-def all_variants(result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -> list[dict[str, Any]]:
-    """Score a pair under every variant; rows of `variant`, `value`, `definition`, `used_by`."""
-    return [
-        {
-            "variant": variant.name,
-            "value": variant.score(result, gt),
-            "definition": variant.definition,
-            "used_by": variant.used_by,
-        }
-        for variant in VARIANTS
-    ]
+def variant_scores(result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -> dict[str, float]:
+    """Score a pair (8-bit values in [0, 1]) under every variant."""
+    # The GT may come through float32: back to exact values, so that equal photos are equal.
+    result, gt = ((x.double() * 255).round() / 255 for x in (result, gt))
+    return {variant.name: variant.score(result, gt) for variant in VARIANTS}
 
 
-def variants_table(rows: list[dict[str, Any]]) -> str:
-    """Lay `all_variants` out for people."""
-    lines = [f"{'variant':18} {'value':>9}  {'definition':40} used by"]
-    lines += [
-        f"{row['variant']:18} {row['value']:>9.4f}  {row['definition']:40} {row['used_by']}" for row in rows
-    ]
+def variants_table(scores: dict[str, dict[str, float]]) -> str:
+    """Lay variants out for people: a row each, a column per model, and who uses it."""
+    names = list(scores)
+    widths = [max(9, len(name)) for name in names]
+    head = "  ".join(name.rjust(w) for name, w in zip(names, widths, strict=True))
+    lines = [f"{'variant':18} {head}  {'definition':40} used by"]
+    for variant in VARIANTS:
+        values = (f"{scores[n][variant.name]:{w}.4f}" for n, w in zip(names, widths, strict=True))
+        lines.append(f"{variant.name:18} {'  '.join(values)}  {variant.definition:40} {variant.used_by}")
     return "\n".join(lines)
