@@ -260,6 +260,9 @@ def reproduce(
     metric_weights: Annotated[
         Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS and FID.")
     ] = None,
+    paper: Annotated[
+        Path | None, typer.Option(help="JSON with further cells to quote: {case: {method: {metric: figure}}}.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: Json = None,
@@ -267,7 +270,9 @@ def reproduce(
     """Fill a table or figure of the paper and print it beside the paper's figures."""
     from dirformer.evaluation.reproduce import Reproduction
 
-    run = Reproduction(target, data, models or [], metric_weights=metric_weights, seed=seed, device=device)
+    run = Reproduction(
+        target, data, models or [], metric_weights=metric_weights, paper=paper, seed=seed, device=device
+    )
     for line in run.introduction():
         say(line)
     result = run.summarise(progress(run.steps(), len(run), "reproducing"))

@@ -361,7 +361,7 @@ def test_extra_metrics_join_the_table(pairs: tuple[Path, Path]) -> None:
 
 
 def test_all_variants_in_a_run(shared: Path) -> None:
-    """On real photos every variant is there per photo and as mean; the protocol's own number is among them."""
+    """On real photos every variant is there, per photo and as mean, the protocol's own among them."""
     folder = shared / "datasets" / "Set5"
     result = evaluate(["bicubic"], folder / "LRx4", folder / "HRx4", "sr", all_variants=True)
     entry = result["models"][0]

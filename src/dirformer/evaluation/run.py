@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dirformer import __version__
@@ -179,44 +180,26 @@ class Evaluation:
         if self.journal is None or not self.journal.path.is_file() or self.scorer.inception or self.save:
             return {}
         rows = (record for record in read_journal(self.journal.path) if record["kind"] == "row")
-        return {
-            r["key"]: {k: math.inf if v is None and k not in NOT_METRICS else v for k, v in r["row"].items()}
-            for r in rows
-        }
+        return {record["key"]: _infinite(record["row"]) for record in rows}
 
     def _score(self, rival: Contender, sample: Sample) -> Record:
-        lq, gt = as_float(read_rgb(sample.lq)), as_float(read_rgb(sample.gt))
-        mask = None if sample.mask is None else read_mask(sample.mask)
-        scale = _ratio(sample, lq, gt)
-        _require_fit(rival, sample, scale, lq, gt, mask)
-        gt = gt[:, : lq.shape[1] * scale, : lq.shape[2] * scale]
-        scores: list[dict[str, float]] = []
-        seconds, peak, features, first = 0.0, 0.0, [], gt
-        for seed in self.seeds:
-            with PeakMemory(rival.device) as memory:
-                start = time.perf_counter()
-                restored = rival.restore(lq, mask, scale, seed)
-                seconds += time.perf_counter() - start
-            peak = max(peak, memory.mib)
-            if mask is not None:
-                restored = mask * restored + (1 - mask) * lq
-            first = self.rules.quantise(restored) if seed == self.seeds[0] else first
-            scores.append(self.scorer.scores(restored, gt))
-            if self.scorer.inception is not None:
-                features.append(self.scorer.features(restored))
-            if self.save is not None and seed == self.seeds[0]:
-                folder = self.save / safe_name(rival.name)
-                write_photo(folder / f"{sample.name}.png", Photo(first.float()))
+        runs = [restore_sample(rival, sample, seed) for seed in self.seeds]
+        gt, first = runs[0].gt, self.rules.quantise(runs[0].restored)
+        scores = [self.scorer.scores(run.restored, gt) for run in runs]
+        if self.save is not None:
+            write_photo(self.save / safe_name(rival.name) / f"{sample.name}.png", Photo(first.float()))
         row: dict[str, Any] = {"name": sample.name}
         row |= {k: sum(s[k] for s in scores) / len(scores) for k in scores[0]}
-        row |= {"seconds": seconds / len(self.seeds), "peak_mib": peak}
+        row |= {"seconds": sum(run.seconds for run in runs) / len(runs)}
+        row |= {"peak_mib": max(run.peak_mib for run in runs)}
         if len(self.seeds) > 1:
             row["by_seed"] = {k: [s[k] for s in scores] for k in scores[0]}
         if self.all_variants:
             # Of the first seed: variants differ by far more than seeds do.
             row["variants"] = variant_scores(first, gt)
-        pair = (features[0], self.scorer.features(gt)) if features else None
-        return Record(rival.name, row, pair)
+        if self.scorer.inception is None:
+            return Record(rival.name, row)
+        return Record(rival.name, row, (self.scorer.features(first), self.scorer.features(gt)))
 
     def summarise(self, records: Iterable[Record]) -> dict[str, Any]:
         """Collect records into the result that files hold."""
@@ -251,6 +234,39 @@ def evaluate(models: list[str], lq: Path, gt: Path, protocol: str, **options: An
     """Score models on a folder of pairs; arguments and errors as `Evaluation`, the result as above."""
     run = Evaluation(models, lq, gt, protocol, **options)
     return run.summarise(run.records())
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A sample behind a model: all photos as float32 in [0, 1]."""
+
+    lq: Float[Tensor, "3 h w"]
+    restored: Float[Tensor, "3 H W"]
+    gt: Float[Tensor, "3 H W"]
+    seconds: float
+    peak_mib: float
+
+
+def restore_sample(rival: Contender, sample: Sample, seed: int) -> Restored:
+    """Read a sample, restore it, keep what is outside the hole; the GT is cut to the result's size.
+
+    Raises:
+        DataError: if sizes do not match each other or the model.
+    """
+    lq, gt = as_float(read_rgb(sample.lq)), as_float(read_rgb(sample.gt))
+    mask = None if sample.mask is None else read_mask(sample.mask)
+    scale = _ratio(sample, lq, gt)
+    _require_fit(rival, sample, scale, lq, gt, mask)
+    gt = gt[:, : lq.shape[1] * scale, : lq.shape[2] * scale]
+    # LQ and GT are often one file here: what is in the hole is nobody's to see.
+    seen = lq if mask is None else lq * (1 - mask)
+    with PeakMemory(rival.device) as memory:
+        start = time.perf_counter()
+        restored = rival.restore(seen, mask, scale, seed)
+        seconds = time.perf_counter() - start
+    if mask is not None:
+        restored = mask * restored + (1 - mask) * lq
+    return Restored(lq, restored, gt, seconds, memory.mib)
 
 
 def find_samples(rules: Protocol, lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
@@ -369,6 +385,14 @@ def finite(value: Any) -> Any:
     if isinstance(value, list):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _infinite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _infinite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_infinite(item) for item in value]
+    return math.inf if value is None else value
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
