@@ -102,7 +102,7 @@ state = {}
 def conv(name, c_in, c_out, k=3):
     state[f"{name}.weight"] = torch.randn(c_out, c_in, k, k) * 0.02
     state[f"{name}.bias"] = torch.zeros(c_out)
-features, growth = 8, 4
+features, growth = 8, 32
 conv("conv_first", 3, features)
 for block in range(1, 4):
     for i in range(1, 6):

@@ -79,7 +79,8 @@ def _spandrel(model: str, device: torch.device) -> Contender:
         # Spandrel unpickles by an allow-list of its own.
         network = spandrel.ModelLoader(device).load_from_file(path).eval()
     except (spandrel.UnsupportedModelError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"spandrel cannot load {path}: {error}") from None
+        first = str(error).partition("\n")[0]
+        raise CheckpointError(f"spandrel cannot load {path}: {first}") from None
     fills = isinstance(network, spandrel.MaskedImageModelDescriptor)
 
     @torch.inference_mode()
