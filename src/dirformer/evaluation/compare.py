@@ -75,10 +75,11 @@ def compare_photos(
     panels: list[tuple[str, Tensor, str]] = []
     for model in models:
         done = restore_sample(contender(model, device=device), sample, seed)
-        scores = scorer.scores(done.restored, done.gt)
+        result = rules.quantise(done.restored)
+        scores = scorer.scores(result, done.gt)
         caption = "  ".join(f"{title(k)} {number(k, v)}" for k, v in scores.items())
         panels.append(
-            (Path(model).stem if "/" in model else model, rules.quantise(done.restored).float(), caption)
+            (Path(model).stem if "/" in model else model, result.float(), caption)
         )
         photo, clean = done.lq, done.gt
     scale = clean.shape[1] // photo.shape[1]

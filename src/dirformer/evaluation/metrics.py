@@ -167,8 +167,9 @@ def _require_window(gt: Tensor, size: int) -> None:
 def _scored(result: Tensor, gt: Tensor, border: int) -> tuple[Tensor, Tensor]:
     if result.shape != gt.shape:
         raise PhotoError(f"result is {_size(result)} and GT {_size(gt)}; expected the same size")
-    inside = [-border] * 4
-    return F.pad(result, inside).double(), F.pad(gt, inside).double()
+    height, width = gt.shape[-2:]
+    inside = (..., slice(border, height - border), slice(border, width - border))
+    return result[inside].double(), gt[inside].double()
 
 
 def _size(photo: Tensor) -> str:

@@ -41,9 +41,9 @@ class Protocol:
 
     def quantise(self, restored: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
         """Return 8-bit values as float64 in [0, 1]: scores are those of the photo that would be saved."""
-        values = restored.double().clamp(0, 1) * 255
+        values = restored.to(torch.float64, copy=True).clamp_(0, 1).mul_(255)
         # Truncation must not turn an exact value that went through float32 into the one below.
-        return (values.round() if self.rounding == "round" else (values + 1e-4).floor()) / 255
+        return (values.round_() if self.rounding == "round" else values.add_(1e-4).floor_()).div_(255)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -100,21 +100,30 @@ Pairwise = Callable[[Tensor, Tensor], float]
 """(result, GT) → score; both 8-bit values as float64 in [0, 1], `3 h w`."""
 
 
-def _on_y(metric: Callable[[Tensor, Tensor, int], float], result: Tensor, gt: Tensor, border: int) -> float:
-    return metric(rgb_to_y(result), rgb_to_y(gt), border)
+@dataclass
+class _Luma:
+    """Y of the pair at hand, computed once for all metrics that ask for it."""
+
+    pair: tuple[Tensor, Tensor] | None = None
+    luma: tuple[Tensor, Tensor] | None = None
+
+    def of(self, result: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+        if self.luma is None or self.pair is None or self.pair[0] is not result or self.pair[1] is not gt:
+            self.pair, self.luma = (result, gt), (rgb_to_y(result), rgb_to_y(gt))
+        return self.luma
 
 
 PIXEL_METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {
     "psnr": psnr,
-    "psnr_y": partial(_on_y, psnr),
+    "psnr_y": psnr,
     "ssim": ssim,
-    "ssim_y": partial(_on_y, ssim),
+    "ssim_y": ssim,
     "ssim_volume": ssim_volume,
     "ssim_zero": partial(ssim, edges="zero"),
     "psnr_aligned": psnr_aligned,
     "ssim_aligned": ssim_aligned,
 }
-"""(result, GT, border) → score; need nothing but the package (aligned ones: OpenCV)."""
+"""(result, GT, border) → score; need nothing but the package (aligned ones: OpenCV). `_y`: given Y."""
 
 QUALITY_METRICS: dict[str, Pairwise] = {
     "gmsd": quality.gmsd,
@@ -157,10 +166,10 @@ class Scorer:
         """Metrics that will be computed, columns of the table."""
         return [*self.pairwise, *(["fid"] if self.inception is not None else [])]
 
-    def scores(self, restored: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -> dict[str, float]:
-        """Score a restored photo against its GT, both in [0, 1]."""
+    def scores(self, result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -> dict[str, float]:
+        """Score a result (as `Protocol.quantise` returns it) against its GT in [0, 1]."""
         # The GT came from 8 bits through float32: back to exact values, so that equal photos are equal.
-        result, gt = self.rules.quantise(restored), (gt.double() * 255).round() / 255
+        gt = gt.to(torch.float64, copy=True).mul_(255).round_().div_(255)
         return {name: metric(result, gt) for name, metric in self.pairwise.items()}
 
     def features(self, photo: Float[Tensor, "3 h w"]) -> Float[Tensor, "n"]:
@@ -182,7 +191,7 @@ def open_scorer(
         ConfigError: if there is no metric of that name.
         CheckpointError: if a weight file is not the published one.
     """
-    scorer = Scorer(rules)
+    scorer, luma = Scorer(rules), _Luma()
     for name in dict.fromkeys((*rules.metrics, *extra)):
         if name not in METRICS:
             raise ConfigError(f"no metric {name!r}; there are: {', '.join(METRICS)}")
@@ -190,18 +199,20 @@ def open_scorer(
             if name == "fid":
                 scorer.inception = perceptual.inception(weights, device)
             else:
-                scorer.pairwise[name] = _open(name, rules.border, weights, str(device))
+                scorer.pairwise[name] = _open(name, rules.border, luma, weights, str(device))
         except (MissingWeightsError, MissingExtraError) as error:
             scorer.missing.append(f"{name} is left out: {error}")
     return scorer
 
 
-def _open(name: str, border: int, weights: Path | None, device: str) -> Pairwise:
+def _open(name: str, border: int, luma: _Luma, weights: Path | None, device: str) -> Pairwise:
     if name in WEIGHT_METRICS:
         return WEIGHT_METRICS[name](weights, device)
     if name in QUALITY_METRICS:
         return QUALITY_METRICS[name]
     metric = PIXEL_METRICS[name]
+    if name.endswith("_y"):
+        return lambda result, gt: metric(*luma.of(result, gt), border)
     return lambda result, gt: metric(result, gt, border)
 
 

@@ -165,7 +165,7 @@ class Evaluation:
             )
             rival: Contender | None = None
             for sample in self.samples:
-                key = hashlib.sha256(identity.encode() + _bytes(sample)).hexdigest()
+                key = "" if self.journal is None else _key(identity, sample)
                 if key in known:
                     yield Record(model, known[key])
                     continue
@@ -184,8 +184,8 @@ class Evaluation:
 
     def _score(self, rival: Contender, sample: Sample) -> Record:
         runs = [restore_sample(rival, sample, seed) for seed in self.seeds]
-        gt, first = runs[0].gt, self.rules.quantise(runs[0].restored)
-        scores = [self.scorer.scores(run.restored, gt) for run in runs]
+        gt, results = runs[0].gt, [self.rules.quantise(run.restored) for run in runs]
+        first, scores = results[0], [self.scorer.scores(result, gt) for result in results]
         if self.save is not None:
             write_photo(self.save / safe_name(rival.name) / f"{sample.name}.png", Photo(first.float()))
         row: dict[str, Any] = {"name": sample.name}
@@ -335,9 +335,12 @@ def _size(photo: Tensor) -> str:
     return f"{photo.shape[-1]}×{photo.shape[-2]}"
 
 
-def _bytes(sample: Sample) -> bytes:
-    files = [sample.lq, sample.gt, *([] if sample.mask is None else [sample.mask])]
-    return sample.name.encode() + b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)
+def _key(identity: str, sample: Sample) -> str:
+    """Return a digest of everything a row depends on."""
+    digest = hashlib.sha256(identity.encode() + sample.name.encode())
+    for path in (sample.lq, sample.gt, *([] if sample.mask is None else [sample.mask])):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def safe_name(model: str) -> str:
