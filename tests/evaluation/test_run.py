@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +10,31 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.errors import DataError, DirformerError
-from dirformer.evaluation import contenders
+from dirformer.errors import ConfigError, DataError, DirformerError
+from dirformer.evaluation import contenders, run
 from dirformer.evaluation.contenders import Contender
-from dirformer.evaluation.run import evaluate, finite, interval95
-
-
-def save(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
+from dirformer.evaluation.protocols import protocol
+from dirformer.evaluation.run import (
+    Evaluation,
+    evaluate,
+    find_samples,
+    finite,
+    interval95,
+    read_result,
+    write_result,
+)
+from dirformer.evaluation.tables import as_text
+from evaluation.conftest import save_image, scene, tiny_model
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> tuple[Path, Path]:
-    """Two ×4 pairs of our own: a ramp of colours and a flat grey; LQ is every fourth pixel's block mean."""
-    y, x = np.mgrid[0:48, 0:64]
-    ramp = np.stack([x * 3, y * 4, x + y], axis=-1).astype(np.uint8)
-    for name, gt in (("ramp", ramp), ("flat", np.full((48, 64, 3), 90, np.uint8))):
-        lq = gt.reshape(12, 4, 16, 4, 3).mean((1, 3)).round().astype(np.uint8)
-        save(tmp_path / "gt" / f"{name}.png", gt)
-        save(tmp_path / "lq" / f"{name}.png", lq)
-    return tmp_path / "lq", tmp_path / "gt"
+def masks(tmp_path: Path) -> Path:
+    """A square hole in the middle of each photo of `pairs`."""
+    mask = np.zeros((96, 128), np.uint8)
+    mask[30:60, 40:90] = 255
+    for name in ("harbour", "meadow"):
+        save_image(tmp_path / "masks" / f"{name}.png", mask)
+    return tmp_path / "masks"
 
 
 @pytest.mark.parametrize(("name", "psnr_y", "ssim_y"), [("Set5", 28.43, 0.8111), ("BSD100", 25.96, 0.6681)])
@@ -42,20 +47,22 @@ def test_bicubic_rows_of_the_benchmarks(shared: Path, name: str, psnr_y: float, 
 
 
 def test_result_has_the_documented_form(pairs: tuple[Path, Path]) -> None:
-    """One entry per model in the order asked for, one row per photo, means, and intervals of every metric."""
+    """One entry per model in the order asked for, one row per photo, means, intervals, what is missing."""
     result = evaluate(["lanczos", "bicubic"], *pairs, "sr")
     assert result["schema"] == 1
     assert result["protocol"] == "sr"
     assert [entry["model"] for entry in result["models"]] == ["lanczos", "bicubic"]
     for entry in result["models"]:
-        assert [row["name"] for row in entry["images"]] == ["flat", "ramp"]
-        assert set(entry["images"][0]) == {"name", "psnr_y", "ssim_y", "seconds"}
+        assert [row["name"] for row in entry["images"]] == ["harbour", "meadow"]
+        assert set(entry["images"][0]) == {"name", "psnr_y", "ssim_y", "seconds", "peak_mib"}
         assert set(entry["interval95"]) == {"psnr_y", "ssim_y"}
+    assert [line.split()[0] for line in result["missing"]] == ["lpips_alex", "dists"]
+    assert all("put it into" in line for line in result["missing"])
 
 
 def test_input_row_equals_a_numpy_computation(pairs: tuple[Path, Path]) -> None:
     """PSNR-Y of the repeated LQ photo equals the textbook formula in numpy, border cut off."""
-    lq, gt = (np.asarray(Image.open(folder / "ramp.png"), dtype=np.float64) for folder in pairs)
+    lq, gt = (np.asarray(Image.open(folder / "meadow.png"), dtype=np.float64) for folder in pairs)
     repeated = lq.repeat(4, 0).repeat(4, 1)
     luma = (repeated - gt) @ np.array([65.481, 128.553, 24.966]) / 255
     expected = 10 * np.log10(255**2 / np.mean(luma[4:-4, 4:-4] ** 2))
@@ -63,77 +70,256 @@ def test_input_row_equals_a_numpy_computation(pairs: tuple[Path, Path]) -> None:
     assert expected == pytest.approx(entry["images"][1]["psnr_y"], abs=1e-9)
 
 
-def test_equal_photos_are_infinite_and_null_in_files(pairs: tuple[Path, Path]) -> None:
+def test_lanczos_beats_bicubic_on_benchmark_photos(shared: Path) -> None:
+    """Known from every paper: three lobes restore a little more than Keys' cubic."""
+    folder = shared / "datasets" / "Set5"
+    result = evaluate(["bicubic", "lanczos"], folder / "LRx4", folder / "HRx4", "sr")
+    low, high = (entry["mean"]["psnr_y"] for entry in result["models"])
+    assert low < high < low + 1
+
+
+def test_equal_photos_are_infinite_and_null_in_files(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     """A perfect photo has an infinite PSNR, the mean with it, and JSON has null for it."""
-    entry = finite(evaluate(["bicubic"], *pairs, "sr"))["models"][0]
-    assert entry["images"][0]["psnr_y"] is None
-    assert entry["mean"]["psnr_y"] is None
-    assert entry["mean"]["ssim_y"] <= 1
+    result = evaluate(["input"], pairs[1], pairs[1], "deblurring")
+    write_result(tmp_path / "r.json", result)
+    entry = read_result(tmp_path / "r.json")["models"][0]
+    assert result["models"][0]["mean"]["psnr"] == float("inf")
+    assert entry["images"][0]["psnr"] is None
+    assert entry["mean"]["psnr"] is None
+    assert entry["mean"]["ssim"] == pytest.approx(1)
+    assert entry["interval95"]["psnr"] == [None, None]
 
 
 def test_results_are_rounded_to_8_bit_before_scoring(
     pairs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A deviation below half a grey level does not cost anything: scores are those of the saved photo."""
-    gt = torch.from_numpy(np.array(Image.open(pairs[1] / "flat.png"))).permute(2, 0, 1).float() / 255
 
     def nearly(lq, mask, scale, seed):
-        return gt + 0.4 / 255
+        return lq + 0.4 / 255
 
     monkeypatch.setitem(contenders.BASELINES, "nearly", nearly)
-    (pairs[0] / "ramp.png").unlink()
-    (pairs[1] / "ramp.png").unlink()
-    assert evaluate(["nearly"], *pairs, "sr")["models"][0]["mean"]["psnr_y"] == float("inf")
+    assert evaluate(["nearly"], pairs[1], pairs[1], "deblurring")["models"][0]["mean"]["psnr"] > 60
 
 
 def test_gt_may_exceed_a_multiple_of_the_scale(pairs: tuple[Path, Path]) -> None:
     """Rows and columns of the GT past the enlarged LQ are cut off, as the tables do."""
     before = evaluate(["input"], *pairs, "sr")["models"][0]["mean"]["ssim_y"]
     for path in pairs[1].iterdir():
-        gt = np.pad(np.asarray(Image.open(path)), ((0, 3), (0, 2), (0, 0)))
-        save(path, gt)
+        save_image(path, np.pad(np.asarray(Image.open(path)), ((0, 3), (0, 2), (0, 0))))
     assert before == evaluate(["input"], *pairs, "sr")["models"][0]["mean"]["ssim_y"]
+
+
+def test_networks_and_interpolation_in_one_table(pairs: tuple[Path, Path], sr_model: Path) -> None:
+    """A weight file's rows are those of the restorer with the same seed, beside the baselines."""
+    from dirformer.evaluation.metrics import psnr, rgb_to_y
+    from dirformer.inference.restorer import Restorer
+    from dirformer.photo import read_rgb
+
+    result = evaluate([str(sr_model), "bicubic"], *pairs, "sr", seed=4, device="cpu")
+    lq, gt = (read_rgb(folder / "harbour.png").float() / 255 for folder in pairs)
+    restored = Restorer(sr_model, device="cpu").restore(lq, None, 4)
+    restored = (restored.double() * 255).round() / 255
+    expected = psnr(rgb_to_y(restored), rgb_to_y((gt.double() * 255).round() / 255), 4)
+    assert expected == pytest.approx(result["models"][0]["images"][0]["psnr_y"], abs=1e-9)
+    assert len(result["models"][0]["sha256"]) == 64
+
+
+def test_seeds_report_the_spread_over_z_t(pairs: tuple[Path, Path], sr_model: Path) -> None:
+    """Each seed's number is there, the row is their mean, baselines have no spread."""
+    result = evaluate([str(sr_model), "bicubic"], *pairs, "sr", seeds=3, device="cpu")
+    network, bicubic = result["models"]
+    row = network["images"][0]
+    single = [
+        evaluate([str(sr_model)], *pairs, "sr", seed=s, device="cpu")["models"][0]["images"][0]["psnr_y"]
+        for s in range(3)
+    ]
+    assert single == pytest.approx(row["by_seed"]["psnr_y"])
+    assert sum(single) / 3 == pytest.approx(row["psnr_y"])
+    assert network["seed_spread"]["psnr_y"]["largest_on_one_photo"] >= max(single) - min(single) - 1e-9
+    assert network["seed_spread"]["psnr_y"]["std_of_mean"] > 0
+    assert bicubic["seed_spread"]["psnr_y"]["largest_on_one_photo"] == 0
+
+
+def test_seeds_on_real_photos(shared: Path, sr_model: Path) -> None:
+    """Two draws of Z_T on Set5's smallest photos, spread reported for every metric."""
+    folder = shared / "datasets" / "Set5"
+    result = evaluate([str(sr_model)], folder / "LRx4", folder / "HRx4", "sr", seeds=2, device="cpu")
+    assert set(result["models"][0]["seed_spread"]) == {"psnr_y", "ssim_y"}
+    assert len(result["models"][0]["images"]) == 5
+
+
+def test_resume_goes_on_where_it_stopped(
+    pairs: tuple[Path, Path], tmp_path: Path, sr_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished rows are taken from the journal, the result is that of an uninterrupted run."""
+    journal = tmp_path / "rows.jsonl"
+    whole = evaluate([str(sr_model), "bicubic"], *pairs, "sr", device="cpu")
+    stopped = Evaluation([str(sr_model), "bicubic"], *pairs, "sr", device="cpu", journal=journal)
+    records = stopped.records()
+    for _ in range(3):
+        next(records)
+    records.close()
+    calls = []
+    original = run.contender
+    monkeypatch.setattr(run, "contender", lambda *a, **k: calls.append(a) or original(*a, **k))
+    result = evaluate([str(sr_model), "bicubic"], *pairs, "sr", device="cpu", journal=journal)
+    assert calls == [("bicubic",)]
+    for ours, theirs in zip(result["models"], whole["models"], strict=True):
+        assert [r["psnr_y"] for r in theirs["images"]] == [r["psnr_y"] for r in ours["images"]]
+    # Another photo under the same name is another row.
+    save_image(pairs[0] / "meadow.png", np.asarray(Image.open(pairs[0] / "harbour.png")))
+    changed = evaluate(["bicubic"], *pairs, "sr", journal=journal)
+    assert changed["models"][0]["images"][1]["psnr_y"] != whole["models"][1]["images"][1]["psnr_y"]
+
+
+def test_resume_on_real_photos(shared: Path, tmp_path: Path) -> None:
+    """Set5 stopped after two photos goes on and ends at the known mean."""
+    folder, journal = shared / "datasets" / "Set5", tmp_path / "rows.jsonl"
+    first = Evaluation(["bicubic"], folder / "LRx4", folder / "HRx4", "sr", journal=journal).records()
+    next(first), next(first)
+    first.close()
+    result = evaluate(["bicubic"], folder / "LRx4", folder / "HRx4", "sr", journal=journal)
+    assert round(result["models"][0]["mean"]["psnr_y"], 2) == 28.43
+    assert len(journal.read_text().splitlines()) == 5
+
+
+def test_saved_photos_are_those_scored(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    """`save` keeps each restored photo; scoring the files gives the same numbers."""
+    out = tmp_path / "out"
+    result = evaluate(["bicubic"], *pairs, "sr", save=out)
+    again = evaluate(["input"], out / "bicubic", pairs[1], "sr")
+    first, second = (r["models"][0]["mean"]["psnr_y"] for r in (result, again))
+    assert first == pytest.approx(second, abs=1e-12)
+
+
+def test_deblurring_rows(shared: Path) -> None:
+    """The blurred inputs of the deblurring pairs have the PSNR and SSIM stated for them."""
+    folder = shared / "datasets" / "deblur" / "val"
+    rows = []
+    for part, psnr in (("GoPro", 21.96), ("REDS_003", 22.21)):
+        entry = evaluate(["input"], folder / part / "blur", folder / part / "sharp", "deblurring")["models"][
+            0
+        ]
+        assert psnr == round(entry["mean"]["psnr"], 2)
+        assert entry["mean"]["ssim_volume"] > entry["mean"]["ssim"]
+        rows += entry["images"]
+    # The mean is 22.155 and was stated as 22.15.
+    assert sum(row["psnr"] for row in rows) / len(rows) == pytest.approx(22.15, abs=0.006)
+    assert round(sum(row["ssim"] for row in rows) / len(rows), 3) == 0.732
+
+
+def test_deblurring_of_our_own_pair(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    """PSNR is over RGB without border; the volume SSIM is the higher one."""
+    gt = np.asarray(Image.open(pairs[1] / "meadow.png")).astype(np.float64)
+    blurred = ((gt + np.roll(gt, 2, 1) + np.roll(gt, 4, 1)) / 3).round().astype(np.uint8)
+    save_image(tmp_path / "blur" / "a.png", blurred)
+    save_image(tmp_path / "sharp" / "a.png", gt.astype(np.uint8))
+    row = evaluate(["input"], tmp_path / "blur", tmp_path / "sharp", "deblurring")["models"][0]["images"][0]
+    assert 10 * np.log10(255**2 / np.mean((blurred - gt) ** 2)) == pytest.approx(row["psnr"], abs=1e-9)
+    assert row["ssim_volume"] > row["ssim"]
+
+
+def test_inpainting_composites_and_truncates(
+    pairs: tuple[Path, Path], masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels outside the hole are the input's, whatever a model does there; values are truncated."""
+
+    def grey(lq, mask, scale, seed):
+        return torch.full_like(lq, 100.9 / 255)
+
+    monkeypatch.setitem(contenders.BASELINES, "grey", grey)
+    row = evaluate(["grey"], pairs[1], pairs[1], "inpainting", masks=masks)["models"][0]["images"][0]
+    gt = np.asarray(Image.open(pairs[1] / "harbour.png")).astype(np.float64)
+    result = gt.copy()
+    result[30:60, 40:90] = 100
+    assert 10 * np.log10(255**2 / np.mean((result - gt) ** 2)) == pytest.approx(row["psnr"], abs=1e-9)
+
+
+def test_inpainting_network_and_lama_layout(pairs: tuple[Path, Path], tmp_path: Path, masks: Path) -> None:
+    """Masks named NAME_mask000.png may lie among the photos; both layouts give the same rows."""
+    model = tiny_model(tmp_path / "fill.safetensors", task="inpainting", skip="none", refinement_blocks=0)
+    apart = evaluate([str(model)], pairs[1], pairs[1], "inpainting", masks=masks, device="cpu")
+    together = tmp_path / "lama"
+    for name in ("harbour", "meadow"):
+        save_image(together / f"{name}.png", np.asarray(Image.open(pairs[1] / f"{name}.png")))
+        save_image(together / f"{name}_mask000.png", np.asarray(Image.open(masks / f"{name}.png")))
+    result = evaluate([str(model)], together, together, "inpainting", masks=together, device="cpu")
+    first, second = ([row["psnr"] for row in r["models"][0]["images"]] for r in (apart, result))
+    assert first == second
 
 
 def test_wrong_sizes_name_both_files(pairs: tuple[Path, Path]) -> None:
     """A GT that is no multiple of its LQ is refused, with both names and sizes."""
-    save(pairs[1] / "ramp.png", np.zeros((50, 70, 3), np.uint8))
-    with pytest.raises(DataError, match=r"lq.ramp\.png is 16×12 and .*gt.ramp\.png 70×50"):
+    save_image(pairs[1] / "meadow.png", np.zeros((100, 140, 3), np.uint8))
+    with pytest.raises(DataError, match=r"lq.meadow\.png is 32×24 and .*gt.meadow\.png 140×100"):
         evaluate(["bicubic"], *pairs, "sr")
 
 
-def test_model_of_another_scale_is_refused(pairs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ×2 model on ×4 pairs is one line that names the scale and the files."""
-    from dirformer.evaluation import run
+def test_model_of_another_scale_is_refused(pairs: tuple[Path, Path], sr_model: Path) -> None:
+    """A ×4 model on ×1 data is one line that names the scales and the files."""
+    with pytest.raises(DataError, match=r"enlarges ×4, but .*harbour\.png .* is ×1 of"):
+        evaluate([str(sr_model)], pairs[1], pairs[1], "sr", device="cpu")
 
-    monkeypatch.setattr(run, "contender", lambda *_, **__: Contender("x2", contenders.bicubic, scale=2))
-    with pytest.raises(DataError, match=r"x2 enlarges ×2, but .*flat\.png .* is ×4"):
-        evaluate(["x2"], *pairs, "sr")
+
+def test_task_must_suit_the_protocol(pairs: tuple[Path, Path], masks: Path, tmp_path: Path) -> None:
+    """A deblurring network has no business in the inpainting protocol."""
+    model = tiny_model(tmp_path / "deblur.safetensors", task="deblurring")
+    with pytest.raises(DataError, match="not an inpainting network"):
+        evaluate([str(model)], pairs[1], pairs[1], "inpainting", masks=masks, device="cpu")
+
+
+def test_missing_mask_is_named(pairs: tuple[Path, Path], masks: Path) -> None:
+    """A photo without a mask stops the evaluation, by file."""
+    (masks / "meadow.png").unlink()
+    with pytest.raises(DataError, match=r"meadow\.png has no mask in .*masks; expected meadow\.png"):
+        evaluate(["input"], pairs[1], pairs[1], "inpainting", masks=masks)
+
+
+def test_mask_of_another_size_is_named(pairs: tuple[Path, Path], masks: Path) -> None:
+    """Mask and photo must be of one size."""
+    save_image(masks / "harbour.png", np.zeros((10, 12), np.uint8))
+    with pytest.raises(DataError, match=r"masks.harbour\.png is 12×10"):
+        evaluate(["input"], pairs[1], pairs[1], "inpainting", masks=masks)
 
 
 @pytest.mark.parametrize(
-    ("lq", "gt", "protocol", "words"),
+    ("lq", "gt", "options", "words"),
     [
-        ("nowhere", "gt", "sr", "is not there"),
-        ("empty", "gt", "sr", "has no photos"),
-        ("lq", "gt", "srr", "no protocol 'srr'; there are: sr"),
+        ("nowhere", "gt", {}, "is not there"),
+        ("empty", "gt", {}, "has no photos"),
+        ("lq", "gt", {"protocol": "srr"}, "no protocol 'srr'; there are: sr"),
+        ("lq", "gt", {"metrics": ("psnrr",)}, "no metric 'psnrr'; there are: psnr"),
+        ("lq", "gt", {"protocol": "inpainting"}, "needs masks; give --masks"),
+        ("lq", "gt", {"masks": Path("x")}, "the sr protocol has no holes"),
+        ("lq", "gt", {"seeds": 0}, "seeds is 0"),
+        ("lq", "gt", {"models": []}, "no model is given"),
+        ("lq", "gt", {"models": ["no-such"]}, "no-such"),
     ],
 )
 def test_wrong_use_is_one_line(
-    pairs: tuple[Path, Path], tmp_path: Path, lq: str, gt: str, protocol: str, words: str
+    pairs: tuple[Path, Path], tmp_path: Path, lq: str, gt: str, options: dict, words: str
 ) -> None:
-    """Missing or empty folders and unknown protocols are named in one line."""
+    """Missing or empty folders and unknown names are said in one line."""
     (tmp_path / "empty").mkdir()
+    arguments = {"models": ["bicubic"], "protocol": "sr"} | options
     with pytest.raises(DirformerError, match=words) as caught:
-        evaluate(["bicubic"], tmp_path / lq, tmp_path / gt, protocol)
+        evaluate(lq=tmp_path / lq, gt=tmp_path / gt, **arguments)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_partner_is_named(pairs: tuple[Path, Path]) -> None:
     """A photo without a partner stops the evaluation, by name."""
-    (pairs[1] / "flat.png").unlink()
-    with pytest.raises(DataError, match=r"flat is in .*lq but not in .*gt"):
+    (pairs[1] / "harbour.png").unlink()
+    with pytest.raises(DataError, match=r"harbour is in .*lq but not in .*gt"):
         evaluate(["bicubic"], *pairs, "sr")
+
+
+def test_samples_of_the_lama_layout(tmp_path: Path) -> None:
+    """A folder of masks alone has no photos."""
+    save_image(tmp_path / "a_mask000.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match="only masks"):
+        find_samples(protocol("inpainting"), tmp_path, tmp_path, tmp_path)
 
 
 def test_interval_of_the_mean() -> None:
@@ -144,3 +330,51 @@ def test_interval_of_the_mean() -> None:
     assert low == pytest.approx(float(values.mean()) - half, abs=0.01)
     assert high == pytest.approx(float(values.mean()) + half, abs=0.01)
     assert interval95([3.0, 3.0]) == [3.0, 3.0]
+
+
+def test_files_by_suffix(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    """JSON is read back as it was, CSV has a line per model and photo, Markdown marks the best."""
+    result = evaluate(["bicubic", "input"], *pairs, "sr")
+    for suffix in ("json", "csv", "md"):
+        write_result(tmp_path / f"r.{suffix}", result)
+    assert json.loads(json.dumps(finite(result))) == read_result(tmp_path / "r.json")
+    lines = (tmp_path / "r.csv").read_text().splitlines()
+    assert lines[0].startswith("model,name,psnr_y,ssim_y")
+    assert len(lines) == 5
+    table = (tmp_path / "r.md").read_text()
+    best = max(result["models"], key=lambda e: e["mean"]["psnr_y"])
+    assert f"**{best['mean']['psnr_y']:.2f}**" in table
+    assert "Protocol `sr`" in table
+    with pytest.raises(ConfigError, match="no known suffix"):
+        write_result(tmp_path / "r.xls", result)
+    with pytest.raises(DataError, match="no result of"):
+        read_result(tmp_path / "r.csv")
+
+
+def test_extra_metrics_join_the_table(pairs: tuple[Path, Path]) -> None:
+    """Metrics asked for come behind the protocol's; scene and copy of themselves are perfect."""
+    result = evaluate(["input"], pairs[1], pairs[1], "deblurring", metrics=("gmsd", "flip", "ssimulacra2"))
+    mean = result["models"][0]["mean"]
+    assert (mean["gmsd"], mean["flip"], mean["ssimulacra2"]) == (0, 0, pytest.approx(100))
+    assert scene(0).shape == (96, 128, 3)
+    assert Contender("x", contenders.bicubic).scale is None
+
+
+def test_all_variants_in_a_run(shared: Path) -> None:
+    """On real photos every variant is there, per photo and as mean, the protocol's own among them."""
+    folder = shared / "datasets" / "Set5"
+    result = evaluate(["bicubic"], folder / "LRx4", folder / "HRx4", "sr", all_variants=True)
+    entry = result["models"][0]
+    assert entry["variants"]["psnr_y_border4"] == pytest.approx(entry["mean"]["psnr_y"], abs=1e-9)
+    assert entry["variants"]["ssim_y_border4"] == pytest.approx(entry["mean"]["ssim_y"], abs=1e-9)
+    assert entry["images"][0]["variants"]["ssim_volume"] > entry["images"][0]["variants"]["ssim_rgb"]
+    assert "evaluate_gopro" not in as_text(result)
+    assert "GoPro and HIDE tables" in as_text(result)
+
+
+def test_text_table_marks_best_and_states_the_protocol(pairs: tuple[Path, Path]) -> None:
+    """People see the protocol, intervals, the best marked, and which weights are missing."""
+    text = as_text(evaluate(["bicubic", "input"], *pairs, "sr"))
+    assert text.startswith("protocol sr: 8-bit results, Y of BT.601")
+    assert "PSNR-Y ↑" in text and "*" in text and "[" in text
+    assert "lpips_alex is left out" in text

@@ -5,16 +5,23 @@ A contender is a name and a function from a photo to its restoration; scores kno
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from dirformer.catalog import CATALOG
 from dirformer.degradations.resize import resize_bicubic
+from dirformer.device import choose_device
+from dirformer.errors import CheckpointError, MissingExtraError
 
+SPANDREL = "spandrel:"
+"""Prefix of weight files that the spandrel library loads."""
 Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
 """(lq `3 h w` in [0, 1], mask `1 h w` or None, scale, seed) → `3 h·scale w·scale` in [0, 1]."""
 
@@ -29,13 +36,16 @@ class Contender:
     """The enlargement it was made for; None does any."""
     task: str | None = None
     """The task it was made for; None does any."""
+    device: torch.device | None = None
+    """Where it computes, for memory figures."""
 
 
 def contender(model: str, *, device: str = "auto", precision: str = "float32") -> Contender:
     """Return what `model` names.
 
     Args:
-        model: `bicubic`, `lanczos`, `input`, a shipped model's name, or a weight file (ours or the authors').
+        model: `bicubic`, `lanczos`, `input`, a shipped model's name, a weight file (ours or the authors'), or
+            `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, Restormer, LaMa …).
         device: for networks.
         precision: for networks.
 
@@ -44,6 +54,8 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
     """
     if model in BASELINES:
         return Contender(model, BASELINES[model])
+    if model.startswith(SPANDREL):
+        return _spandrel(model, choose_device(device))
     from dirformer.inference.restorer import Restorer
 
     restorer = Restorer(model, device=device, precision=precision)
@@ -52,7 +64,45 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
         del scale  # checked against the network's own before
         return restorer.restore(lq, mask, seed)
 
-    return Contender(model, restore, restorer.scale, restorer.task)
+    return Contender(model, restore, restorer.scale, restorer.task, restorer.device)
+
+
+def _spandrel(model: str, device: torch.device) -> Contender:
+    try:
+        import spandrel
+    except ImportError:
+        raise MissingExtraError("spandrel", "spandrel") from None
+    path = Path(model.removeprefix(SPANDREL))
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not there; give spandrel:FILE with a weight file it knows")
+    try:
+        # Spandrel unpickles by an allow-list of its own.
+        network = spandrel.ModelLoader(device).load_from_file(path).eval()
+    except (spandrel.UnsupportedModelError, RuntimeError, ValueError, KeyError) as error:
+        first = str(error).partition("\n")[0]
+        raise CheckpointError(f"spandrel cannot load {path}: {first}") from None
+    fills = isinstance(network, spandrel.MaskedImageModelDescriptor)
+
+    @torch.inference_mode()
+    def restore(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+        del scale, seed
+        photo = lq[None].to(device)
+        restored = network(photo, mask[None].to(device)) if fills and mask is not None else network(photo)
+        return restored[0].float().cpu().clamp(0, 1)
+
+    return Contender(model, restore, network.scale, "inpainting" if fills else "restoration", device)
+
+
+def weight_file(model: str) -> Path | None:
+    """Return a model's weight file, or None for what has none."""
+    path = CATALOG[model].path if model in CATALOG else Path(model.removeprefix(SPANDREL))
+    return path if path.is_file() else None
+
+
+def fingerprint(model: str) -> str:
+    """Return the SHA-256 of a model's weight file, or the name of what has none."""
+    path = weight_file(model)
+    return model if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def bicubic(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:

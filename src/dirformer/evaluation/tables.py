@@ -1,0 +1,132 @@
+"""Results as tables: for people (best bold, second best underlined, as in the paper), Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import Any
+
+from dirformer.evaluation.protocols import LOWER_IS_BETTER
+from dirformer.evaluation.variants import variants_table
+
+DIGITS = {"seconds": 2, "peak_mib": 0, "psnr": 2, "psnr_y": 2, "psnr_aligned": 2, "fid": 4, "ssimulacra2": 2}
+"""Decimals in a table; four where nothing is said."""
+TITLES = {
+    "psnr": "PSNR",
+    "psnr_y": "PSNR-Y",
+    "ssim": "SSIM",
+    "ssim_y": "SSIM-Y",
+    "ssim_volume": "SSIM (volume)",
+    "ssim_zero": "SSIM",
+    "psnr_aligned": "PSNR (aligned)",
+    "ssim_aligned": "SSIM (aligned)",
+    "lpips_alex": "LPIPS-Alex",
+    "lpips_vgg": "LPIPS-VGG",
+    "dists": "DISTS",
+    "fid": "FID",
+    "niqe": "NIQE",
+    "gmsd": "GMSD",
+    "flip": "FLIP",
+    "ssimulacra2": "SSIMULACRA2",
+    "seconds": "s/photo",
+    "peak_mib": "peak MiB",
+}
+
+
+def title(metric: str) -> str:
+    """Return a column's head: name and the direction that is better."""
+    return f"{TITLES.get(metric, metric)} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
+
+
+def number(metric: str, value: float | None) -> str:
+    """Return a value as tables print it."""
+    if value is None or not math.isfinite(value):
+        return "inf"
+    return f"{value:.{DIGITS.get(metric, 4)}f}"
+
+
+def columns(result: dict[str, Any]) -> list[str]:
+    """Return the metrics of a result in the order of its rows."""
+    names: list[str] = []
+    for entry in result["models"]:
+        names += [key for key in entry["mean"] if key not in names]
+    return names
+
+
+def ranks(metric: str, values: list[float | None]) -> list[int]:
+    """Return 1 for the best printed values, 2 for the second best, 0 else; equal digits share a rank."""
+    shown = [float(number(metric, value)) for value in values]
+    order = sorted(set(shown), reverse=metric not in LOWER_IS_BETTER)
+    return [1 if v == order[0] else 2 if len(order) > 1 and v == order[1] else 0 for v in shown]
+
+
+def table(result: dict[str, Any]) -> tuple[list[str], list[list[tuple[str, int]]]]:
+    """Return head and rows; a cell is its text and its rank (see `ranks`)."""
+    metrics = columns(result)
+    entries = result["models"]
+    by_column = {m: ranks(m, [e["mean"].get(m) for e in entries]) for m in metrics}
+    rows = [
+        [(entry["model"], 0), *((number(m, entry["mean"].get(m)), by_column[m][i]) for m in metrics)]
+        for i, entry in enumerate(entries)
+    ]
+    return ["model", *(title(m) for m in metrics)], rows
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Lay a result out for a terminal: means with 95 % intervals, then what is missing."""
+    head, rows = table(result)
+    metrics = columns(result)
+    lines = [
+        f"protocol {result['protocol']}: {result.get('settings', {}).get('definition', '')}".rstrip(": ")
+    ]
+    cells = [head]
+    for row, entry in zip(rows, result["models"], strict=True):
+        texts = [row[0][0]]
+        for (text, rank), metric in zip(row[1:], metrics, strict=True):
+            interval = entry["interval95"].get(metric)
+            extent = "" if not interval else " [" + ", ".join(number(metric, v) for v in interval) + "]"
+            texts.append({1: "*", 2: "·"}.get(rank, "") + text + extent)
+        cells.append(texts)
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for row_texts in cells:
+        first, *rest = row_texts
+        lines.append(
+            "  ".join([first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(rest, widths[1:], strict=True))])
+        )
+    lines.append("* best, · second best; [95 % interval of the mean, bootstrap over photos]")
+    for entry in result["models"]:
+        for metric, spread in entry.get("seed_spread", {}).items():
+            lines.append(
+                f"{entry['model']}: {metric} over {len(result['settings']['seeds'])} seeds: "
+                f"σ of the mean {spread['std_of_mean']:.2g}, "
+                f"at most {spread['largest_on_one_photo']:.2g} on one photo"
+            )
+    variants = {e["model"]: e["variants"] for e in result["models"] if "variants" in e}
+    if variants:
+        lines += ["", variants_table(variants)]
+    return "\n".join([*lines, *result.get("missing", [])])
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """Return a Markdown table with best and second best marked, and the protocol under it."""
+    head, rows = table(result)
+    marks = {1: "**{}**", 2: "<u>{}</u>", 0: "{}"}
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(marks[rank].format(text) for text, rank in row) + " |" for row in rows]
+    definition = result.get("settings", {}).get("definition", "")
+    lines += ["", f"Protocol `{result['protocol']}`: {definition}."]
+    return "\n".join([*lines, *(f"\n{line}" for line in result.get("missing", []))]) + "\n"
+
+
+def as_csv(result: dict[str, Any]) -> str:
+    """Return one line per model and photo."""
+    metrics = [m for m in columns(result) if any(m in row for e in result["models"] for row in e["images"])]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["model", "name", *metrics])
+    for entry in result["models"]:
+        for row in entry["images"]:
+            values = ("inf" if row.get(m) is None else repr(row[m]) for m in metrics)
+            writer.writerow([entry["model"], row["name"], *values])
+    return out.getvalue()
