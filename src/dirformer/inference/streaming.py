@@ -1,0 +1,314 @@
+"""Whole-photo restoration band by band: exact, in bounded memory, faster than layer by layer.
+
+What a photo asks of its whole self is little: CPEN's mean, and each attention's c×c sums over the pixels. All
+else sees 3×3 pixels. So a block is three sweeps over its map, in place, and the wide intermediates
+never leave the cache:
+
+1. norm → queries and keys → depth-wise → sums of q·kᵀ, q², k²;
+2. norm → values → depth-wise → attention merged with the projection → added to the map;
+3. norm → expansion → depth-wise → gate → projection → added to the map.
+
+The sweeps themselves are in `native.py` (compiled) and `stock.py` (stock torch), with one interface. Sums run
+over fixed blocks of rows, so results depend on neither the memory limit nor the number of threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dirformer.inference.memory import Map
+from dirformer.inference.native import CompilerMissingError, NativeKernels
+from dirformer.inference.rows import Convolved, Doubled, MapRows, PhotoRows, Source
+from dirformer.inference.stock import StockKernels
+from dirformer.networks.config import LEVELS
+from dirformer.networks.diffir import DiffIRS2
+from dirformer.networks.dirformer import Block, DIRformer, Level, ModulatedNorm
+from dirformer.networks.prior import CPEN, SLOPE
+
+log = logging.getLogger(__name__)
+
+Kernels = NativeKernels | StockKernels
+
+
+def choose_kernels(precision: torch.dtype = torch.float32, device: torch.device | None = None) -> Kernels:
+    """Return the compiled kernels where they can be built for this device and precision, else stock torch's."""
+    if device is None or device.type == "cpu":
+        try:
+            return NativeKernels(precision)
+        except CompilerMissingError as reason:
+            log.info("kernels: stock torch (%s)", reason)
+    return StockKernels(precision, device)
+
+
+class Engine:
+    """A stage-2 network, run band by band."""
+
+    def __init__(
+        self,
+        model: DiffIRS2,
+        *,
+        kernels: Kernels | None = None,
+        threads: int | None = None,
+        storage: torch.dtype = torch.float32,
+        keep_packed: bool = True,
+    ) -> None:
+        self.model = model
+        self.kernels = kernels or choose_kernels(device=model.dirformer.embed.weight.device)
+        self.threads = threads or (torch.get_num_threads() if self.kernels.device.type == "cpu" else 1)
+        self.storage, self.keep_packed = storage, keep_packed
+        self._packed: dict[nn.Module, Any] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    @torch.inference_mode()
+    def restore(self, lq: Float[Tensor, "b c h w"], noise: Float[Tensor, "n b p"]) -> Float[Tensor, "b 3 H W"]:
+        """Restore as the network does: `model(lq, noise)`."""
+        prior = self.model.estimate(self.condition(lq), noise)[-1]
+        return self.restore_under(lq, prior)
+
+    @torch.inference_mode()
+    def condition(self, lq: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:
+        """CPEN: `model.cpen(lq)`."""
+        with self._working():
+            pooled = torch.stack([self._pooled(self.model.cpen, photo[None]) for photo in lq])
+        return self.model.cpen.head(pooled)
+
+    @torch.inference_mode()
+    def restore_under(self, lq: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]) -> Float[Tensor, "b 3 H W"]:
+        """The DIRformer under a given IPR: `model.dirformer(lq, prior)`."""
+        with self._working():
+            photos = zip(lq, prior, strict=True)
+            return torch.stack([self._dirformer(self.model.dirformer, photo[None], z[None]) for photo, z in photos])
+
+    # ---------------------------------------------------------------------------------------- networks
+
+    def _pooled(self, cpen: CPEN, lq: Tensor) -> Tensor:
+        def features() -> Source:
+            x: Source = PhotoRows(lq, cpen.lq_factor)
+            x = self._convolved(cpen.embed, x, slope=SLOPE)
+            for block in cpen.blocks:
+                x = self._convolved(block.second, self._convolved(block.first, x, slope=SLOPE), added=x)
+            for widen in cpen.widen:
+                x = self._convolved(widen, x, slope=SLOPE)
+            return x
+
+        def sums(lo: int, hi: int) -> list[Tensor]:
+            source = features()
+            step = max(1, STEP // source.width)
+            parts = (source.read(y, min(hi, y + step)) for y in range(lo, hi, step))
+            # Row by row and in float64, so that the mean does not depend on where bands end.
+            return [row.double().sum(0) for part in parts for row in part]
+
+        height, width = lq.shape[2] // cpen.lq_factor, lq.shape[3] // cpen.lq_factor
+        rows = [row for part in self._in_bands(height, sums) for row in part]
+        return (torch.stack(rows).sum(0) / (height * width)).float()
+
+    def _dirformer(self, net: DIRformer, lq: Tensor, prior: Tensor) -> Tensor:
+        config = net.config
+        height, width = lq.shape[2] // config.unshuffle, lq.shape[3] // config.unshuffle
+        photo = PhotoRows(lq, config.unshuffle)
+        x = self._map("level 1", height, width, config.dim)
+        self._fill(x, lambda: self._convolved(net.embed, photo))
+        skips = []
+        for i in range(LEVELS - 1):
+            self._level(x, net.encoder[i], prior)
+            skips.append(x)
+            source, x = x, self._map(f"level {i + 2}", x.height // 2, x.width // 2, 2 * x.channels)
+            self._fill(x, lambda source=source, i=i: self._convolved(net.down[i], MapRows(source), shuffle=-2))
+        self._level(x, net.encoder[-1], prior)
+        for i in reversed(range(LEVELS - 1)):
+            source, skip = x, skips.pop()
+            # Reduced levels end in the skip's own memory; level 1 grows to the width of both.
+            x = skip if i else self._map("decoder 1", skip.height, skip.width, 2 * config.dim)
+
+            def joined(source: Map = source, skip: Map = skip, i: int = i) -> Source:
+                both = Joined(self._convolved(net.up[i], MapRows(source), shuffle=2), MapRows(skip))
+                return self._convolved(net.reduce[i - 1], both) if i else both
+
+            self._fill(x, joined, used_up=[(source, 0.5)] if i else [(source, 0.5), (skip, 1)])
+            del source, skip, joined
+            self._level(x, net.decoder[i], prior)
+        self._level(x, net.refinement, prior)
+        return self._tail(net, x, lq)
+
+    def _tail(self, net: DIRformer, x: Map, lq: Tensor) -> Tensor:
+        scale = net.config.scale * net.config.unshuffle
+
+        def tail() -> Source:
+            source: Source = MapRows(x)
+            layers = list(net.tail)
+            for layer, after in zip(layers, [*layers[1:], None], strict=True):
+                if isinstance(layer, nn.Upsample):
+                    source = Doubled(source)
+                elif isinstance(layer, nn.Conv2d):
+                    shuffle = after.upscale_factor if isinstance(after, nn.PixelShuffle) else 0
+                    slope = after.negative_slope if isinstance(after, nn.LeakyReLU) else 1.0
+                    source = self._convolved(layer, source, shuffle=shuffle, slope=slope)
+            return source
+
+        out = lq.new_zeros(3, x.height * scale, x.width * scale)
+        out += net.skip(lq)[0] if net.config.skip != "none" else 0
+        step = max(1, STEP // (x.width * scale))
+
+        def write(lo: int, hi: int) -> None:
+            source = tail()
+            for y in range(lo * scale, hi * scale, step):
+                end = min(hi * scale, y + step)
+                out[:, y:end] += source.read(y, end).movedim(2, 0)
+
+        self._in_bands(x.height, write)
+        return out
+
+    def _level(self, x: Map, level: Level, prior: Tensor) -> None:
+        for block in level:
+            packed = self._pack(block, lambda block=block: self.kernels.pack_block(block))
+            attention, rows = block.attention, self._block_rows(x.height, x.width)
+            norm = _folded(attention.norm, prior)
+
+            def statistics(band: Tensor, above: Tensor | None, below: Tensor | None, norm=norm, packed=packed, rows=rows) -> Any:
+                return self.kernels.statistics(packed, norm, band, above, below, rows)
+
+            parts = [part for band in self._sweep(x, statistics) for part in band]
+            gram, q2, k2 = (torch.cat(sums).double().sum(0, keepdim=True).float() for sums in zip(*parts, strict=True))
+            mixing = self.kernels.pack_mixing(attention.mixing(gram, q2, k2)[0])
+            self._sweep(x, lambda *band, norm=norm, packed=packed, mixing=mixing: self.kernels.attend(packed, norm, mixing, *band))
+            norm = _folded(block.feed_forward.norm, prior)
+            self._sweep(x, lambda *band, norm=norm, packed=packed: self.kernels.feed(packed, norm, *band))
+
+    # ------------------------------------------------------------------------------------- bands of rows
+
+    def _sweep(self, x: Map, work: Callable[[Tensor, Tensor | None, Tensor | None], Any]) -> list[list[Any]]:
+        """Call `work(band, above, below)` on every band of the map, in pieces if it is not all in memory."""
+        piece = self._piece(x)
+        bands = self._bands(x.height, x.width)
+        # The neighbours of a band as they are before anything is overwritten.
+        edges = {y: (x.rows[y - 1 : y].clone(), x.rows[y : y + 1].clone()) for y, _ in bands if y}
+
+        def run(lo: int, hi: int) -> list[Any]:
+            above, results = edges[lo][0] if lo else None, []
+            for y in range(lo, hi, piece):
+                end = min(hi, y + piece)
+                below = None if end == x.height else edges[end][1] if end == hi else x.rows[end : end + 1]
+                next_above = x.rows[end - 1 : end].clone()
+                results.append(work(x.rows[y:end], above, below))
+                above = next_above
+                x.evict(y, end)
+            return results
+
+        return self._each(bands, run)
+
+    def _fill(self, x: Map, source_of: Callable[[], Source], used_up: list[tuple[Map, float]] | None = None) -> None:
+        """Write a source's rows into a map; maps in `used_up` (with their rows per row of x) are given back."""
+        step = max(1, STEP // x.width) // 2 * 2 or 2
+
+        def run(lo: int, hi: int) -> None:
+            source = source_of()
+            for y in range(lo, hi, step):
+                end = min(hi, y + step)
+                x.rows[y:end] = source.read(y, end)
+                x.evict(y, end)
+                for used, ratio in used_up or []:
+                    # The neighbouring bands may still need this band's outer rows.
+                    used.release(math.ceil(lo * ratio) + 1, math.floor(end * ratio) - 2)
+
+        self._each(self._bands(x.height, x.width), run)
+
+    def _in_bands(self, height: int, run: Callable[[int, int], Any], width: int = 1) -> list[Any]:
+        return self._each(self._bands(height, width), run)
+
+    def _bands(self, height: int, width: int) -> list[tuple[int, int]]:
+        rows = self._block_rows(height, width)
+        blocks = -(-height // rows)
+        count = self.kernels.bands(self.threads, blocks)
+        ends = [min(height, rows * (blocks * i // count)) for i in range(count + 1)]
+        return list(zip(ends, ends[1:], strict=False))
+
+    def _block_rows(self, height: int, width: int) -> int:
+        """Rows per set of sums: a share of the height, whatever is done with them; even, for pixel-unshuffles."""
+        return max(8, 2 * math.ceil(height / 128), self.kernels.strip(width) // 2 * 2)
+
+    def _piece(self, x: Map) -> int:
+        if x.resident >= x.height:
+            return x.height
+        rows = math.lcm(self._block_rows(x.height, x.width), self.kernels.strip(x.width))
+        return max(1, PIECE // (rows * x.row_bytes)) * rows
+
+    # --------------------------------------------------------------------------------------------- parts
+
+    def _convolved(self, conv: nn.Conv2d, source: Source, shuffle: int = 0, slope: float = 1.0, added: Source | None = None) -> Source:
+        packed = self._pack(conv, lambda: self.kernels.pack_conv(conv, shuffle, slope))
+        return Convolved(self.kernels, packed, source, shuffle, added)
+
+    def _map(self, name: str, height: int, width: int, channels: int) -> Map:
+        return Map(height, width, channels, dtype=self.storage, device=self.kernels.device)
+
+    def _pack(self, module: nn.Module, make: Callable[[], Any]) -> Any:
+        if not self.keep_packed:
+            return make()
+        if module not in self._packed:
+            self._packed[module] = make()
+        return self._packed[module]
+
+    # ------------------------------------------------------------------------------------------- threads
+
+    def _each(self, bands: list[tuple[int, int]], run: Callable[[int, int], Any]) -> list[Any]:
+        if self._pool is None or len(bands) == 1:
+            return [run(*band) for band in bands]
+
+        @torch.inference_mode()  # is per thread
+        def task(band: tuple[int, int]) -> Any:
+            return run(*band)
+
+        return list(self._pool.map(task, bands))
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Run one torch thread per band, rather than threads inside each operator."""
+        if self.kernels.device.type != "cpu":
+            yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            if self.threads == 1:
+                yield
+                return
+
+            with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as self._pool:
+                yield
+        finally:
+            self._pool = None
+            torch.set_num_threads(before)
+
+
+class Joined:
+    """Two sources side by side in channels."""
+
+    def __init__(self, first: Source, second: Source) -> None:
+        self.height, self.width = first.height, first.width
+        self._first, self._second = first, second
+
+    def read(self, lo: int, hi: int) -> Tensor:
+        """Return rows lo to hi."""
+        return torch.cat([self._first.read(lo, hi), self._second.read(lo, hi).to(torch.float32)], dim=2)
+
+
+STEP = 8192
+"""Pixels per turn of a pipeline of convolutions."""
+PIECE = 2**24
+"""Bytes of a map on disk that are worked on at a time, per thread."""
+
+
+def _folded(norm: ModulatedNorm, prior: Float[Tensor, "1 p"]) -> tuple[Tensor, Tensor]:
+    scale, shift = norm.folded(prior)
+    return scale[0].float().contiguous(), shift[0].float().contiguous()
