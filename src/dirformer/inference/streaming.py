@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from dirformer.inference.memory import Map
 from dirformer.inference.native import CompilerMissingError, NativeKernels
+from dirformer.inference.plan import PIECE, STEP, Plan, make_plan
 from dirformer.inference.rows import Convolved, Doubled, MapRows, PhotoRows, Source
 from dirformer.inference.stock import StockKernels
 from dirformer.networks.config import LEVELS
@@ -61,14 +62,29 @@ class Engine:
         kernels: Kernels | None = None,
         threads: int | None = None,
         storage: torch.dtype = torch.float32,
-        keep_packed: bool = True,
+        max_memory: int | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.model = model
         self.kernels = kernels or choose_kernels(device=model.dirformer.embed.weight.device)
         self.threads = threads or (torch.get_num_threads() if self.kernels.device.type == "cpu" else 1)
-        self.storage, self.keep_packed = storage, keep_packed
+        self.storage, self.max_memory, self.folder = storage, max_memory, folder
+        self.plan = Plan(self.threads, storage, keep_packed=True)
         self._packed: dict[nn.Module, Any] = {}
         self._pool: ThreadPoolExecutor | None = None
+
+    def plan_for(self, height: int, width: int) -> Plan:
+        """Return how a photo of that (padded) size would be restored; see `make_plan`."""
+        return make_plan(
+            self.model.config,
+            height,
+            width,
+            max_memory=self.max_memory,
+            threads=self.threads,
+            storage=self.storage,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            folder=self.folder,
+        )
 
     @torch.inference_mode()
     def restore(self, lq: Float[Tensor, "b c h w"], noise: Float[Tensor, "n b p"]) -> Float[Tensor, "b 3 H W"]:
@@ -79,14 +95,14 @@ class Engine:
     @torch.inference_mode()
     def condition(self, lq: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:
         """CPEN: `model.cpen(lq)`."""
-        with self._working():
+        with self._working(lq):
             pooled = torch.stack([self._pooled(self.model.cpen, photo[None]) for photo in lq])
         return self.model.cpen.head(pooled)
 
     @torch.inference_mode()
     def restore_under(self, lq: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]) -> Float[Tensor, "b 3 H W"]:
         """The DIRformer under a given IPR: `model.dirformer(lq, prior)`."""
-        with self._working():
+        with self._working(lq):
             photos = zip(lq, prior, strict=True)
             return torch.stack([self._dirformer(self.model.dirformer, photo[None], z[None]) for photo, z in photos])
 
@@ -104,7 +120,7 @@ class Engine:
 
         def sums(lo: int, hi: int) -> list[Tensor]:
             source = features()
-            step = max(1, STEP // source.width)
+            step = max(1, STEP // 4 // source.width)  # many stages, each with rows of its own
             parts = (source.read(y, min(hi, y + step)) for y in range(lo, hi, step))
             # Row by row and in float64, so that the mean does not depend on where bands end.
             return [row.double().sum(0) for part in parts for row in part]
@@ -229,7 +245,7 @@ class Engine:
     def _bands(self, height: int, width: int) -> list[tuple[int, int]]:
         rows = self._block_rows(height, width)
         blocks = -(-height // rows)
-        count = self.kernels.bands(self.threads, blocks)
+        count = self.kernels.bands(self.plan.threads, blocks)
         ends = [min(height, rows * (blocks * i // count)) for i in range(count + 1)]
         return list(zip(ends, ends[1:], strict=False))
 
@@ -250,10 +266,18 @@ class Engine:
         return Convolved(self.kernels, packed, source, shuffle, added)
 
     def _map(self, name: str, height: int, width: int, channels: int) -> Map:
-        return Map(height, width, channels, dtype=self.storage, device=self.kernels.device)
+        return Map(
+            height,
+            width,
+            channels,
+            dtype=self.storage,
+            device=self.kernels.device,
+            resident=self.plan.resident.get(name),
+            folder=self.plan.folder,
+        )
 
     def _pack(self, module: nn.Module, make: Callable[[], Any]) -> Any:
-        if not self.keep_packed:
+        if not self.plan.keep_packed:
             return make()
         if module not in self._packed:
             self._packed[module] = make()
@@ -272,19 +296,25 @@ class Engine:
         return list(self._pool.map(task, bands))
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def _working(self, lq: Tensor) -> Iterator[None]:
         """Run one torch thread per band, rather than threads inside each operator."""
+        plan = self.plan_for(*lq.shape[2:])
+        if plan != self.plan:
+            self.plan = plan
+            log.info("%d×%d: %s; kernels: %s", lq.shape[3], lq.shape[2], plan, self.kernels.name)
+        if not plan.keep_packed:
+            self._packed.clear()
         if self.kernels.device.type != "cpu":
             yield
             return
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            if self.threads == 1:
+            if plan.threads == 1:
                 yield
                 return
 
-            with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as self._pool:
+            with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as self._pool:
                 yield
         finally:
             self._pool = None
@@ -301,12 +331,6 @@ class Joined:
     def read(self, lo: int, hi: int) -> Tensor:
         """Return rows lo to hi."""
         return torch.cat([self._first.read(lo, hi), self._second.read(lo, hi).to(torch.float32)], dim=2)
-
-
-STEP = 8192
-"""Pixels per turn of a pipeline of convolutions."""
-PIECE = 2**24
-"""Bytes of a map on disk that are worked on at a time, per thread."""
 
 
 def _folded(norm: ModulatedNorm, prior: Float[Tensor, "1 p"]) -> tuple[Tensor, Tensor]:
