@@ -6,7 +6,7 @@ reader moves downwards only: no `lo` may be smaller than an earlier one's by mor
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from dirformer.inference.memory import Map
 
 
+@runtime_checkable
 class Source(Protocol):
     """Something with rows."""
 
@@ -47,6 +48,18 @@ class PhotoRows:
         """Return rows lo to hi."""
         rows = self._photo[:, :, lo * self._factor : hi * self._factor]
         return F.pixel_unshuffle(rows, self._factor)[0].movedim(0, 2).float().contiguous()
+
+
+class Joined:
+    """Two sources side by side in channels."""
+
+    def __init__(self, first: Source, second: Source) -> None:
+        self.height, self.width = first.height, first.width
+        self._first, self._second = first, second
+
+    def read(self, lo: int, hi: int) -> Tensor:
+        """Return rows lo to hi."""
+        return torch.cat([self._first.read(lo, hi), self._second.read(lo, hi).float()], dim=2)
 
 
 class Doubled:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from dirformer.inference.memory import Map
 from dirformer.inference.native import CompilerMissingError, NativeKernels
 from dirformer.inference.plan import PIECE, STEP, Plan, make_plan
-from dirformer.inference.rows import Convolved, Doubled, MapRows, PhotoRows, Source
+from dirformer.inference.rows import Convolved, Doubled, Joined, MapRows, PhotoRows, Source
 from dirformer.inference.stock import StockKernels
 from dirformer.networks.config import LEVELS
 from dirformer.networks.diffir import DiffIRS2
@@ -140,7 +140,7 @@ class Engine:
             self._level(x, net.encoder[i], prior)
             skips.append(x)
             source, x = x, self._map(f"level {i + 2}", x.height // 2, x.width // 2, 2 * x.channels)
-            self._fill(x, lambda source=source, i=i: self._convolved(net.down[i], MapRows(source), shuffle=-2))
+            self._fill(x, lambda source=source, i=i: self._convolved(net.down[i], MapRows(source), shuffle=-2), [(source, 2.0)])
         self._level(x, net.encoder[-1], prior)
         for i in reversed(range(LEVELS - 1)):
             source, skip = x, skips.pop()
@@ -151,7 +151,7 @@ class Engine:
                 both = Joined(self._convolved(net.up[i], MapRows(source), shuffle=2), MapRows(skip))
                 return self._convolved(net.reduce[i - 1], both) if i else both
 
-            self._fill(x, joined, used_up=[(source, 0.5)] if i else [(source, 0.5), (skip, 1)])
+            self._fill(x, joined, used_up=[(source, 0.5)] if i else [(source, 0.5), (skip, 1.0)])
             del source, skip, joined
             self._level(x, net.decoder[i], prior)
         self._level(x, net.refinement, prior)
@@ -181,6 +181,7 @@ class Engine:
             for y in range(lo * scale, hi * scale, step):
                 end = min(hi * scale, y + step)
                 out[:, y:end] += source.read(y, end).movedim(2, 0)
+                x.evict(lo, end // scale - 2)
 
         self._in_bands(x.height, write)
         return out
@@ -223,8 +224,17 @@ class Engine:
 
         return self._each(bands, run)
 
-    def _fill(self, x: Map, source_of: Callable[[], Source], used_up: list[tuple[Map, float]] | None = None) -> None:
-        """Write a source's rows into a map; maps in `used_up` (with their rows per row of x) are given back."""
+    def _fill(
+        self,
+        x: Map,
+        source_of: Callable[[], Source],
+        read: list[tuple[Map, float]] | None = None,
+        used_up: list[tuple[Map, float]] | None = None,
+    ) -> None:
+        """Write a source's rows into a map, from maps `read`, and `used_up` too: those are given back.
+
+        Both come with their rows per row of x.
+        """
         step = max(1, STEP // x.width) // 2 * 2 or 2
 
         def run(lo: int, hi: int) -> None:
@@ -233,6 +243,8 @@ class Engine:
                 end = min(hi, y + step)
                 x.rows[y:end] = source.read(y, end)
                 x.evict(y, end)
+                for other, ratio in read or []:
+                    other.evict(math.floor(lo * ratio), math.floor(end * ratio) - 2)
                 for used, ratio in used_up or []:
                     # The neighbouring bands may still need this band's outer rows.
                     used.release(math.ceil(lo * ratio) + 1, math.floor(end * ratio) - 2)
@@ -319,18 +331,6 @@ class Engine:
         finally:
             self._pool = None
             torch.set_num_threads(before)
-
-
-class Joined:
-    """Two sources side by side in channels."""
-
-    def __init__(self, first: Source, second: Source) -> None:
-        self.height, self.width = first.height, first.width
-        self._first, self._second = first, second
-
-    def read(self, lo: int, hi: int) -> Tensor:
-        """Return rows lo to hi."""
-        return torch.cat([self._first.read(lo, hi), self._second.read(lo, hi).to(torch.float32)], dim=2)
 
 
 def _folded(norm: ModulatedNorm, prior: Float[Tensor, "1 p"]) -> tuple[Tensor, Tensor]:
