@@ -89,15 +89,17 @@ class Engine:
     @torch.inference_mode()
     def restore(self, lq: Float[Tensor, "b c h w"], noise: Float[Tensor, "n b p"]) -> Float[Tensor, "b 3 H W"]:
         """Restore as the network does: `model(lq, noise)`."""
-        prior = self.model.estimate(self.condition(lq), noise)[-1]
-        return self.restore_under(lq, prior)
+        # Photo by photo, so that none's bytes depend on the others of its batch.
+        conditions = self.condition(lq).split(1)
+        priors = [self.model.estimate(d, z)[-1] for d, z in zip(conditions, noise.split(1, dim=1), strict=True)]
+        return self.restore_under(lq, torch.cat(priors))
 
     @torch.inference_mode()
     def condition(self, lq: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:
         """CPEN: `model.cpen(lq)`."""
         with self._working(lq):
-            pooled = torch.stack([self._pooled(self.model.cpen, photo[None]) for photo in lq])
-        return self.model.cpen.head(pooled)
+            pooled = [self._pooled(self.model.cpen, photo[None]) for photo in lq]
+        return torch.cat([self.model.cpen.head(mean[None]) for mean in pooled])
 
     @torch.inference_mode()
     def restore_under(self, lq: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]) -> Float[Tensor, "b 3 H W"]:
