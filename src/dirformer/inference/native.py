@@ -166,6 +166,7 @@ class NativeKernels:
     def __init__(self, precision: torch.dtype = torch.float32) -> None:
         self._lib = library()
         self._lanes = self._lib.dirformer_lanes()
+        self.precision = precision
         self._low = precision != torch.float32
         if self._low and not (precision == torch.bfloat16 and self._lib.dirformer_has_low()):
             raise CompilerMissingError(f"this processor has no {precision} products")

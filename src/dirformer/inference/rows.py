@@ -59,7 +59,8 @@ class Joined:
 
     def read(self, lo: int, hi: int) -> Tensor:
         """Return rows lo to hi."""
-        return torch.cat([self._first.read(lo, hi), self._second.read(lo, hi).float()], dim=2)
+        first = self._first.read(lo, hi)
+        return torch.cat([first, self._second.read(lo, hi).to(first)], dim=2)
 
 
 class Doubled:

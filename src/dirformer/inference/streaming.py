@@ -14,9 +14,9 @@ over fixed blocks of rows, so results depend on neither the memory limit nor the
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from dirformer.inference.memory import Map
 from dirformer.inference.native import CompilerMissingError, NativeKernels
-from dirformer.inference.plan import PIECE, STEP, Plan, make_plan
+from dirformer.inference.plan import PIECE, STEP, Plan, available_memory, make_plan
 from dirformer.inference.rows import Convolved, Doubled, Joined, MapRows, PhotoRows, Source
 from dirformer.inference.stock import StockKernels
 from dirformer.networks.config import LEVELS
@@ -53,38 +53,60 @@ def choose_kernels(precision: torch.dtype = torch.float32, device: torch.device 
 
 
 class Engine:
-    """A stage-2 network, run band by band."""
+    """A stage-2 network, run band by band.
+
+    Args:
+        model: the network, on the device it is to run on.
+        precision: of the large products; all else is float32. 16-bit results that are not finite are
+            computed again in float32.
+        storage: of feature maps between sweeps; 16 bit halve what grows with the photo, at a loss.
+        max_memory: bytes the engine may need beside the network. None: what the machine has.
+        threads: CPU threads; None as many as torch uses.
+        folder: for maps that do not fit under the limit; None is the system's temporary folder.
+        kernels: chosen by device and precision if not given.
+    """
 
     def __init__(
         self,
         model: DiffIRS2,
         *,
-        kernels: Kernels | None = None,
-        threads: int | None = None,
+        precision: torch.dtype = torch.float32,
         storage: torch.dtype = torch.float32,
         max_memory: int | None = None,
+        threads: int | None = None,
         folder: Path | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         self.model = model
-        self.kernels = kernels or choose_kernels(device=model.dirformer.embed.weight.device)
-        self.threads = threads or (torch.get_num_threads() if self.kernels.device.type == "cpu" else 1)
+        self.kernels = kernels or choose_kernels(precision, model.dirformer.embed.weight.device)
+        self.threads = threads or (torch.get_num_threads() if self._on_cpu else 1)
         self.storage, self.max_memory, self.folder = storage, max_memory, folder
         self.plan = Plan(self.threads, storage, keep_packed=True)
         self._packed: dict[nn.Module, Any] = {}
         self._pool: ThreadPoolExecutor | None = None
+        self._on_host = False
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.kernels.device.type == "cpu"
 
     def plan_for(self, height: int, width: int) -> Plan:
         """Return how a photo of that (padded) size would be restored; see `make_plan`."""
-        return make_plan(
+        plan = functools.partial(
+            make_plan,
             self.model.config,
             height,
             width,
-            max_memory=self.max_memory,
             threads=self.threads,
             storage=self.storage,
             parameters=sum(p.numel() for p in self.model.parameters()),
             folder=self.folder,
         )
+        if self.max_memory is not None or not self._on_cpu:
+            return plan(max_memory=self.max_memory)
+        free, unlimited = available_memory(), plan()
+        # Maps on disk rather than a machine that swaps.
+        return unlimited if free is None or unlimited.peak <= 0.9 * free else plan(max_memory=int(0.9 * free))
 
     @torch.inference_mode()
     def restore(self, lq: Float[Tensor, "b c h w"], noise: Float[Tensor, "n b p"]) -> Float[Tensor, "b 3 H W"]:
@@ -102,11 +124,30 @@ class Engine:
         return torch.cat([self.model.cpen.head(mean[None]) for mean in pooled])
 
     @torch.inference_mode()
-    def restore_under(self, lq: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]) -> Float[Tensor, "b 3 H W"]:
+    def restore_under(
+        self, lq: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b 3 H W"]:
         """The DIRformer under a given IPR: `model.dirformer(lq, prior)`."""
-        with self._working(lq):
-            photos = zip(lq, prior, strict=True)
-            return torch.stack([self._dirformer(self.model.dirformer, photo[None], z[None]) for photo, z in photos])
+        photos = list(zip(lq.split(1), prior.split(1), strict=True))
+        return torch.stack([self._checked(photo, z) for photo, z in photos])
+
+    def _checked(self, lq: Tensor, prior: Tensor) -> Tensor:
+        net = self.model.dirformer
+        try:
+            with self._working(lq):
+                out = self._dirformer(net, lq, prior)
+        except torch.OutOfMemoryError:
+            if self._on_host or self._on_cpu:
+                raise
+            log.warning("%d×%d: too large for %s; maps wait on the host", lq.shape[3], lq.shape[2], self.kernels.device)
+            self._on_host = True
+            return self._checked(lq, prior)
+        if self.kernels.precision == torch.float32 or bool(out.isfinite().all()):
+            return out
+        log.warning("16-bit arithmetic overflowed; this photo is restored in float32")
+        return Engine(
+            self.model, storage=self.storage, max_memory=self.max_memory, threads=self.threads, folder=self.folder
+        )._checked(lq, prior)
 
     # ---------------------------------------------------------------------------------------- networks
 
@@ -125,39 +166,46 @@ class Engine:
             step = max(1, STEP // 4 // source.width)  # many stages, each with rows of its own
             parts = (source.read(y, min(hi, y + step)) for y in range(lo, hi, step))
             # Row by row and in float64, so that the mean does not depend on where bands end.
-            return [row.double().sum(0) for part in parts for row in part]
+            return [row.cpu().double().sum(0) for part in parts for row in part]
 
         height, width = lq.shape[2] // cpen.lq_factor, lq.shape[3] // cpen.lq_factor
         rows = [row for part in self._in_bands(height, sums) for row in part]
-        return (torch.stack(rows).sum(0) / (height * width)).float()
+        return (torch.stack(rows).sum(0) / (height * width)).float().to(lq.device)
 
     def _dirformer(self, net: DIRformer, lq: Tensor, prior: Tensor) -> Tensor:
         config = net.config
-        height, width = lq.shape[2] // config.unshuffle, lq.shape[3] // config.unshuffle
         photo = PhotoRows(lq, config.unshuffle)
-        x = self._map("level 1", height, width, config.dim)
+        x = self._map("level 1", photo.height, photo.width, config.dim)
         self._fill(x, lambda: self._convolved(net.embed, photo))
+        self._level(x, net.encoder[0], prior)
         skips = []
         for i in range(LEVELS - 1):
-            self._level(x, net.encoder[i], prior)
             skips.append(x)
-            source, x = x, self._map(f"level {i + 2}", x.height // 2, x.width // 2, 2 * x.channels)
-            self._fill(x, lambda source=source, i=i: self._convolved(net.down[i], MapRows(source), shuffle=-2), [(source, 2.0)])
-        self._level(x, net.encoder[-1], prior)
+            x = self._down(net, i, x)
+            self._level(x, net.encoder[i + 1], prior)
         for i in reversed(range(LEVELS - 1)):
-            source, skip = x, skips.pop()
-            # Reduced levels end in the skip's own memory; level 1 grows to the width of both.
-            x = skip if i else self._map("decoder 1", skip.height, skip.width, 2 * config.dim)
-
-            def joined(source: Map = source, skip: Map = skip, i: int = i) -> Source:
-                both = Joined(self._convolved(net.up[i], MapRows(source), shuffle=2), MapRows(skip))
-                return self._convolved(net.reduce[i - 1], both) if i else both
-
-            self._fill(x, joined, used_up=[(source, 0.5)] if i else [(source, 0.5), (skip, 1.0)])
-            del source, skip, joined
+            x = self._up(net, i, x, skips.pop())
             self._level(x, net.decoder[i], prior)
         self._level(x, net.refinement, prior)
         return self._tail(net, x, lq)
+
+    def _down(self, net: DIRformer, i: int, source: Map) -> Map:
+        x = self._map(f"level {i + 2}", source.height // 2, source.width // 2, 2 * source.channels)
+        self._fill(x, lambda: self._convolved(net.down[i], MapRows(source), shuffle=-2), read=[(source, 2.0)])
+        return x
+
+    def _up(self, net: DIRformer, i: int, source: Map, skip: Map) -> Map:
+        def joined() -> Source:
+            return Joined(self._convolved(net.up[i], MapRows(source), shuffle=2), MapRows(skip))
+
+        if i > 0:
+            # Reduced to the skip's width, row by row into the skip's own memory.
+            reduce = net.reduce[i - 1]
+            self._fill(skip, lambda: self._convolved(reduce, joined()), used_up=[(source, 0.5)])
+            return skip
+        x = self._map("decoder 1", skip.height, skip.width, 2 * skip.channels)
+        self._fill(x, joined, used_up=[(source, 0.5), (skip, 1.0)])
+        return x
 
     def _tail(self, net: DIRformer, x: Map, lq: Tensor) -> Tensor:
         scale = net.config.scale * net.config.unshuffle
@@ -190,23 +238,23 @@ class Engine:
 
     def _level(self, x: Map, level: Level, prior: Tensor) -> None:
         for block in level:
-            packed = self._pack(block, lambda block=block: self.kernels.pack_block(block))
-            attention, rows = block.attention, self._block_rows(x.height, x.width)
-            norm = _folded(attention.norm, prior)
-
-            def statistics(band: Tensor, above: Tensor | None, below: Tensor | None, norm=norm, packed=packed, rows=rows) -> Any:
-                return self.kernels.statistics(packed, norm, band, above, below, rows)
-
-            parts = [part for band in self._sweep(x, statistics) for part in band]
-            gram, q2, k2 = (torch.cat(sums).double().sum(0, keepdim=True).float() for sums in zip(*parts, strict=True))
-            mixing = self.kernels.pack_mixing(attention.mixing(gram, q2, k2)[0])
-            self._sweep(x, lambda *band, norm=norm, packed=packed, mixing=mixing: self.kernels.attend(packed, norm, mixing, *band))
+            packed = self._pack(block, functools.partial(self.kernels.pack_block, block))
+            norm = _folded(block.attention.norm, prior)
+            mixing = self._mixing(x, block, packed, norm)
+            self._sweep(x, functools.partial(self.kernels.attend, packed, norm, mixing))
             norm = _folded(block.feed_forward.norm, prior)
-            self._sweep(x, lambda *band, norm=norm, packed=packed: self.kernels.feed(packed, norm, *band))
+            self._sweep(x, functools.partial(self.kernels.feed, packed, norm))
+
+    def _mixing(self, x: Map, block: Block, packed: Any, norm: tuple[Tensor, Tensor]) -> Any:
+        rows = self._block_rows(x.height, x.width)
+        bands = self._sweep(x, functools.partial(self.kernels.statistics, packed, norm, rows=rows))
+        parts = zip(*(part for band in bands for part in band), strict=True)
+        sums = [torch.cat(part).cpu().double().sum(0, keepdim=True).float() for part in parts]
+        return self.kernels.pack_mixing(block.attention.mixing(*(t.to(self.kernels.device) for t in sums))[0])
 
     # ------------------------------------------------------------------------------------- bands of rows
 
-    def _sweep(self, x: Map, work: Callable[[Tensor, Tensor | None, Tensor | None], Any]) -> list[list[Any]]:
+    def _sweep(self, x: Map, work: Callable[..., Any]) -> list[list[Any]]:
         """Call `work(band, above, below)` on every band of the map, in pieces if it is not all in memory."""
         piece = self._piece(x)
         bands = self._bands(x.height, x.width)
@@ -219,7 +267,7 @@ class Engine:
                 end = min(hi, y + piece)
                 below = None if end == x.height else edges[end][1] if end == hi else x.rows[end : end + 1]
                 next_above = x.rows[end - 1 : end].clone()
-                results.append(work(x.rows[y:end], above, below))
+                results.append(work(x=x.rows[y:end], above=above, below=below))
                 above = next_above
                 x.evict(y, end)
             return results
@@ -286,7 +334,7 @@ class Engine:
             channels,
             dtype=self.storage,
             device=self.kernels.device,
-            resident=self.plan.resident.get(name),
+            resident=0 if self._on_host else self.plan.resident.get(name),
             folder=self.plan.folder,
         )
 
