@@ -1,0 +1,271 @@
+"""Speed of inference: the streaming engine against what one would otherwise take, on this machine.
+
+    python benchmarks/inference.py                          # every case and every other way that is installed
+    python benchmarks/inference.py --quick --json out.json  # deblurring 256×256 against eager alone
+
+Process CPU time of one thread is the measure (wall time depends on who else works here); runs are interleaved
+(A B C A B C …), ratios are medians over the rounds. Weights are random with lively norms and modulation: speed
+does not depend on them. The prior network and the diffusion are left out everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from plain import PlainDIRformer
+from torch import Tensor, nn
+
+from dirformer.inference.native import CompilerMissingError, NativeKernels
+from dirformer.inference.stock import StockKernels
+from dirformer.inference.streaming import Engine
+from dirformer.networks.config import preset
+from dirformer.networks.diffir import DiffIRS2
+
+CASES = {
+    "deblurring 256×256": ("deblurring", 256, 256, 3),
+    "inpainting 256×256": ("inpainting", 256, 256, 5),
+    "sr-x4 64×64": ("sr-x4", 64, 64, 5),
+    "sr-x4 128×128": ("sr-x4", 128, 128, 3),
+    "sr-x4-compact 128×128": ("sr-x4-compact", 128, 128, 7),
+    "deblurring 1280×720": ("deblurring", 720, 1280, 1),
+}
+WAYS = ("eager", "modules", "compiled", "onnxruntime", "openvino", "openvino bf16", "stock", "native", "native bf16")
+# G Mult-Adds that the engine's products and 3×3 convolutions need, per case (attention merged with its projection).
+PRODUCTS = {"deblurring 256×256": 106.1, "inpainting 256×256": 44.3, "sr-x4 64×64": 37.2, "sr-x4 128×128": 148.7, "deblurring 1280×720": 1493}
+
+
+@dataclass
+class Case:
+    """One network and one photo."""
+
+    model: DiffIRS2
+    lq: Tensor
+    prior: Tensor
+
+
+def make_case(name: str, height: int, width: int) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = DiffIRS2(preset(name)).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            noise = 2 * torch.rand(parameter.shape, generator=generator) - 1
+            if "temperature" in key:
+                parameter.copy_(3 + 1.5 * noise)
+            elif "norm.weight" in key:
+                parameter.copy_(1 + 0.2 * noise)
+            elif key.endswith("bias"):
+                parameter.copy_(0.1 * noise)
+            elif "modulation" in key:
+                parameter.copy_(0.05 * noise + 0.0125)
+    lq = torch.rand(1, model.config.in_channels, height, width, generator=generator)
+    with torch.no_grad():
+        prior = model.cpen(lq)
+    return Case(model, lq, prior)
+
+
+def make_way(way: str, case: Case, threads: int) -> Callable[[], Tensor]:
+    """Return a function that restores the case's photo; importing and compiling happen here."""
+    net, lq, prior = case.model.dirformer, case.lq, case.prior
+    if way == "eager":
+        plain = PlainDIRformer(net)
+        return lambda: plain(lq, prior)
+    if way == "modules":
+        return lambda: net(lq, prior)
+    if way == "compiled":
+        compiled = torch.compile(PlainDIRformer(net).to(memory_format=torch.channels_last))
+        return lambda: compiled(lq, prior)
+    if way == "onnxruntime":
+        return onnxruntime_way(case, threads)
+    if way.startswith("openvino"):
+        return openvino_way(case, "bf16" if way.endswith("bf16") else "f32", threads)
+    precision = torch.bfloat16 if way.endswith("bf16") else torch.float32
+    kernels = StockKernels(precision) if way.startswith("stock") else NativeKernels(precision)
+    engine = Engine(case.model, kernels=kernels, threads=threads)
+    return lambda: engine.restore_under(lq, prior)
+
+
+def onnx_file(case: Case) -> Path:
+    config = case.model.config
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dirformer" / "benchmarks"
+    path.mkdir(parents=True, exist_ok=True)
+    path /= f"{config.task}-{config.dim}-{case.lq.shape[2]}x{case.lq.shape[3]}.onnx"
+    if not path.exists():
+        part = path.with_suffix(".part.onnx")
+        torch.onnx.export(
+            PlainDIRformer(case.model.dirformer), (case.lq, case.prior), part, dynamo=False, opset_version=17
+        )
+        part.replace(path)
+    return path
+
+
+def onnxruntime_way(case: Case, threads: int) -> Callable[[], Tensor]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(onnx_file(case), options, providers=["CPUExecutionProvider"])
+    values = [case.lq.numpy(), case.prior.numpy()]
+    names = [entry.name for entry in session.get_inputs()]
+    return lambda: torch.from_numpy(session.run(None, dict(zip(names, values, strict=True)))[0])
+
+
+def openvino_way(case: Case, hint: str, threads: int) -> Callable[[], Tensor]:
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1}
+    compiled = openvino.Core().compile_model(str(onnx_file(case)), "CPU", options)
+    values = [case.lq.numpy(), case.prior.numpy()]
+    return lambda: torch.from_numpy(compiled(values)[0].copy())
+
+
+def product_rate() -> float:
+    """G floating-point operations per second of one thread's 2048³ float32 product."""
+    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
+    times = []
+    for _ in range(4):
+        start = time.process_time()
+        torch.mm(a, b)
+        times.append(time.process_time() - start)
+    return 2 * 2048**3 / min(times) / 1e9
+
+
+def measure(name: str, ways: list[str], rounds: int, threads: int) -> list[dict[str, Any]]:
+    """Run the ways of one case in turn; a record each, ratios against the first."""
+    network, height, width, _ = CASES[name]
+    case = make_case(network, height, width)
+    runs: dict[str, Callable[[], Tensor]] = {}
+    expected, facts = None, {}
+    for way in ways:
+        try:
+            started = time.perf_counter()
+            run = make_way(way, case, threads)
+            got = run()
+        except (ImportError, CompilerMissingError) as error:
+            print(f"  {way}: left out ({error})", flush=True)
+            continue
+        preparation = time.perf_counter() - started
+        expected = got if expected is None else expected
+        error = got - expected
+        mse = float(error.square().mean())
+        facts[way] = {
+            "max_difference": float(error.abs().max()),
+            "psnr_to_first": None if mse == 0 else -10 * float(torch.tensor(mse).log10()),
+            "preparation_s": preparation,
+        }
+        runs[way] = run
+    times: dict[str, list[tuple[float, float]]] = {way: [] for way in runs}
+    for _ in range(rounds):
+        for way, run in runs.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            run()
+            times[way].append((time.process_time() - cpu, time.perf_counter() - wall))
+    rate = product_rate()
+    records = []
+    first = times[next(iter(runs))]
+    for way, taken in times.items():
+        cpu = statistics.median(t[0] for t in taken)
+        records.append(
+            {
+                "case": name,
+                "way": way,
+                "threads": threads,
+                "cpu_s": cpu,
+                "wall_s": statistics.median(t[1] for t in taken),
+                "cpu_ratio": statistics.median(a[0] / b[0] for a, b in zip(first, taken, strict=True)),
+                "wall_ratio": statistics.median(a[1] / b[1] for a, b in zip(first, taken, strict=True)),
+                "product_share": 2 * PRODUCTS[name] / (cpu * rate) if name in PRODUCTS else None,
+                "product_rate_gflops": rate,
+                **facts[way],
+            }
+        )
+    return records
+
+
+PEAK = """
+import sys
+sys.path.insert(0, {folder!r})
+import torch
+from inference import CASES, make_case, make_way
+torch.set_num_threads(1)
+network, height, width = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+case = make_case(network, height, width)
+def status(field):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field))
+before = status("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+with torch.inference_mode():
+    make_way(sys.argv[4], case, 1)()
+print((status("VmHWM") - before) / 1024)
+"""
+
+
+def peak_mib(network: str, height: int, width: int, way: str) -> float:
+    """Peak resident memory above the process with weights loaded, in a process of its own (Linux)."""
+    command = [sys.executable, "-W", "ignore", "-c", PEAK.format(folder=str(Path(__file__).parent))]
+    command += [network, str(height), str(width), way]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def show(record: dict[str, Any]) -> None:
+    psnr, share = record["psnr_to_first"], record["product_share"]
+    print(
+        f"  {record['way']:14} {record['cpu_s']:8.2f} CPU s {record['wall_s']:8.2f} s  ×{record['cpu_ratio']:.2f}"
+        + (f"  {share:4.0%} of product rate" if share else "")
+        + (f"  {record['peak_mib']:6.0f} MiB" if "peak_mib" in record else "")
+        + f"  max {record['max_difference']:.1e}"
+        + (f" ({psnr:.0f} dB)" if psnr else ""),
+        flush=True,
+    )
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="deblurring 256×256 against eager alone")
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    parser.add_argument("--case", action="append", choices=CASES, help="only these cases")
+    parser.add_argument("--way", action="append", choices=WAYS, help="only these ways, after eager")
+    parser.add_argument("--rounds", type=int, help="rounds per case")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(arguments.threads)
+    cases = ["deblurring 256×256"] if arguments.quick else arguments.case or list(CASES)
+    ways = ["eager", "native"] if arguments.quick else ["eager", *(arguments.way or WAYS[1:])]
+    records = []
+    for name in cases:
+        print(name, flush=True)
+        network, height, width, rounds = CASES[name]
+        for record in measure(name, list(dict.fromkeys(ways)), 1 if arguments.quick else arguments.rounds or rounds, arguments.threads):
+            if not (arguments.quick or arguments.no_memory):
+                record["peak_mib"] = peak_mib(network, height, width, record["way"])
+            records.append(record)
+            show(record)
+    if arguments.json:
+        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+        arguments.json.write_text(json.dumps({"schema": 1, "machine": machine, "records": records}, indent=2) + "\n")
+    last = records[-1]
+    print(f"{last['way']}: ratio {last['cpu_ratio']:.2f}, largest difference {last['max_difference']:.1e}")
+
+
+if __name__ == "__main__":
+    main()

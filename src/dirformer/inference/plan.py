@@ -1,0 +1,190 @@
+"""How much memory a photo takes, and what to do if it may take less.
+
+The working set is small: a few rows of wide intermediates per thread. What grows with the photo are the feature
+maps, at most the four levels at once or the decoder's at level 1. What does not fit under the limit waits on disk.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dirformer.errors import ConfigError
+from dirformer.networks.config import LEVELS, ModelConfig
+
+STEP = 8192
+"""Pixels per turn of a pipeline of convolutions."""
+PIECE = 2**23
+"""Bytes of a map on disk that are worked on at a time, per thread."""
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one photo is restored."""
+
+    threads: int
+    storage: torch.dtype
+    """Of feature maps; arithmetic on them is float32 whatever this is."""
+    keep_packed: bool
+    """Whether reordered weights stay in memory for the next photo."""
+    resident: dict[str, int] = field(default_factory=dict)
+    """Rows that stay in memory, of each map that does not stay as a whole."""
+    peak: int = 0
+    """Bytes needed beside the network, by estimate."""
+    spilled: int = 0
+    """Bytes of maps that wait on disk."""
+    folder: Path | None = None
+    """Where."""
+
+    def __str__(self) -> str:
+        storage = "32-bit" if self.storage == torch.float32 else "16-bit"
+        maps = f"{self.spilled / 2**20:.0f} MiB of maps on disk" if self.spilled else "all maps in memory"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"about {self.peak / 2**20:.0f} MiB: {threads}, {storage} maps, {maps}"
+
+
+def parse_bytes(text: str) -> int:
+    """Read `2GiB`, `600 MB`, `1.5G`: powers of 1024 with an i or a bare letter, of 1000 with a B alone.
+
+    Raises:
+        ConfigError: if the text is no amount of memory.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?)(B?)\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"{text!r} is no amount of memory; expected something like 2GiB or 600MB")
+    number, unit, binary, byte = match.groups()
+    factor = _UNITS[unit.upper()]
+    if byte and not binary and unit:
+        factor = 1000 ** ("KMGT".index(unit.upper()) + 1)
+    return int(float(number) * factor)
+
+
+def available_memory() -> int | None:
+    """Return the bytes this machine can give without swapping, if it says so."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":") for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024
+
+
+def make_plan(
+    config: ModelConfig,
+    height: int,
+    width: int,
+    *,
+    max_memory: int | None = None,
+    threads: int = 1,
+    storage: torch.dtype = torch.float32,
+    parameters: int = 0,
+    folder: Path | None = None,
+) -> Plan:
+    """Decide how to restore a photo of that (padded) size in at most `max_memory` bytes beside the network.
+
+    Raises:
+        ConfigError: if no way is small enough; the message says which limit is.
+    """
+    maps = _maps(config, height, width, storage)
+    photos = 4 * height * width * (2 * config.in_channels + 3 * config.scale**2 * (2 if config.scale > 1 else 1))
+    folder = folder or Path(tempfile.gettempdir())
+
+    def attempt(threads: int, *, keep_packed: bool) -> Plan:
+        fixed = photos + _OVERHEAD + threads * _working(config, height, width)
+        fixed += parameters * 4 if keep_packed else _largest_block(config)
+        if max_memory is None:
+            return Plan(threads, storage, keep_packed, peak=fixed + _most(maps, {}))
+        kept = _fit(maps, max_memory - fixed - threads * PIECE)
+        spilled = sum(maps[name][0] * maps[name][1] for name in kept) - sum(
+            rows * maps[name][1] for name, rows in kept.items()
+        )
+        peak = fixed + (threads * PIECE if kept else 0) + _most(maps, kept)
+        return Plan(threads, storage, keep_packed, kept, peak, spilled, folder)
+
+    plans = [attempt(threads, keep_packed=True), attempt(threads, keep_packed=False), attempt(1, keep_packed=False)]
+    if max_memory is None:
+        return plans[0]
+    whole = [plan for plan in plans[:2] if not plan.spilled and plan.peak <= max_memory]
+    fitting = [*whole, *(plan for plan in plans[1:] if plan.peak <= max_memory)]
+    if not fitting:
+        smallest = -(-plans[-1].peak // 2**20)
+        raise ConfigError(
+            f"a memory limit of {max_memory / 2**20:.0f} MiB is too small for {width}×{height} pixels; "
+            f"the smallest that works is {smallest} MiB"
+        )
+    return fitting[0]
+
+
+_OVERHEAD = 24 * 2**20
+"""Bytes for the interpreter's and the allocator's own growth."""
+
+
+def _maps(config: ModelConfig, height: int, width: int, storage: torch.dtype) -> dict[str, tuple[int, int]]:
+    """Rows and bytes per row of each map that is ever held whole."""
+    size, height, width = storage.itemsize, height // config.unshuffle, width // config.unshuffle
+    maps = {
+        f"level {i + 1}": (height >> i, (width >> i) * config.widths[i] * size) for i in range(LEVELS)
+    }
+    maps["decoder 1"] = (height, width * 2 * config.dim * size)
+    return maps
+
+
+# What is held at once; the decoder's reduced levels live in their skips' memory, and the decoder at
+# level 1 grows at the pace at which what it is made of is given back.
+_MOMENTS = (
+    ("level 1",),
+    ("level 1", "level 2"),
+    ("level 1", "level 2", "level 3"),
+    ("level 1", "level 2", "level 3", "level 4"),
+    ("decoder 1",),
+)
+
+
+def _bytes(maps: dict[str, tuple[int, int]], kept: dict[str, int], name: str) -> int:
+    rows, row_bytes = maps[name]
+    return kept.get(name, rows) * row_bytes
+
+
+def _most(maps: dict[str, tuple[int, int]], kept: dict[str, int]) -> int:
+    return max(sum(_bytes(maps, kept, name) for name in moment) for moment in _MOMENTS)
+
+
+def _fit(maps: dict[str, tuple[int, int]], budget: int) -> dict[str, int]:
+    """Return the rows that stay, of maps that must partly go, so that no moment exceeds the budget.
+
+    Maps that wait for the decoder go first: they are written and read once, a map at work six times a block.
+    """
+    kept: dict[str, int] = {}
+    for moment in _MOMENTS:
+        for name in moment:
+            excess = sum(_bytes(maps, kept, other) for other in moment) - budget
+            if excess > 0:
+                rows, row_bytes = maps[name]
+                kept[name] = max(0, kept.get(name, rows) - -(-excess // row_bytes))
+    return kept
+
+
+def _working(config: ModelConfig, height: int, width: int) -> int:  # noqa: ARG001
+    """Bytes of rows and buffers one thread works on."""
+    width //= config.unshuffle
+    rings = []
+    for level in range(LEVELS):
+        channels, across = config.widths[max(level, 1)] , max(1, width >> level)
+        wide = 2 * (config.hidden(channels) + 16) + 3 * channels
+        rings.append((across + 2) * wide * 4 * (3 + 128 // across) + 512 * wide * 4)
+    # A pipeline holds a few rows of each of its stages, twice while they are joined; the last is the widest.
+    tail = config.scale * config.unshuffle
+    across = width * tail
+    rows = max(1, STEP // across) + 4 * tail
+    windows = 2 * rows * across * 2 * config.dim * 4 // (1 if config.tail in ("shuffle", "nearest") else tail**2)
+    return max(rings) + max(windows, 24 * 2**20)
+
+
+def _largest_block(config: ModelConfig) -> int:
+    width = config.widths[-1]
+    return 4 * (4 * width**2 + 3 * config.hidden(width) * width) * 2

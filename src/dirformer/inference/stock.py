@@ -1,0 +1,189 @@
+"""The row kernels in stock torch: any device and precision, no compiler; the other half of `native.py`.
+
+Each function takes a band of rows `y x c` with the rows above and below it as they were before the sweep (None
+outside the photo), and works strip by strip, so that the wide intermediates stay in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dirformer.networks.dirformer import NORM_EPS, Attention, Block, FeedForward, attention_statistics
+
+STRIP = 8192
+"""Pixels per strip: its wide intermediates are a few MB, a share of the last cache."""
+
+
+class StockKernels:
+    """The kernels on `device`, products in `precision`, residual stream, norms and sums in float32."""
+
+    name = "stock torch"
+
+    def __init__(self, precision: torch.dtype = torch.float32, device: torch.device | None = None) -> None:
+        self.precision, self.device = precision, device or torch.device("cpu")
+
+    def bands(self, threads: int, blocks: int) -> int:  # noqa: ARG002
+        """Return into how many bands a map of so many row blocks is cut: always as many.
+
+        A library may sum a product of another size in another order; equal cuts give equal bytes.
+        """
+        return min(blocks, 8)
+
+    def strip(self, width: int) -> int:
+        """Return the rows worked on at a time, of a map that wide."""
+        return max(1, STRIP // width)
+
+    def pack_block(self, block: Block) -> Block:
+        """Return the block: stock torch reads the weights as they are."""
+        return block
+
+    def pack_mixing(self, mixing: Float[Tensor, "c c"]) -> Tensor:
+        """Transpose the matrix that takes values to the attention's output, in the products' precision."""
+        return mixing.T.contiguous().to(self.precision)
+
+    def pack_conv(self, conv: nn.Conv2d, shuffle: int = 0, slope: float = 1.0) -> tuple[nn.Conv2d, int, float]:
+        """Return the convolution with what follows it: a pixel-shuffle (−2: unshuffle), a leaky ReLU."""
+        return conv, shuffle, slope
+
+    def statistics(
+        self,
+        block: Block,
+        norm: tuple[Tensor, Tensor],
+        x: Tensor,
+        above: Tensor | None,
+        below: Tensor | None,
+        rows: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum q·kᵀ, q² and k² over each `rows` rows of the band `x`: `n heads d d`, `n heads d` twice."""
+        attention, width = block.attention, x.shape[2]
+        sums = []
+        for lo in range(0, len(x), rows):
+            strip, edges = self._strip(x, above, below, lo, min(len(x), lo + rows))
+            qk = self._widen(strip, edges, norm, attention, attention.qkv, attention.qkv_depthwise, 0, 2 * width)
+            q, k = qk.float().flatten(0, 1).T.unflatten(0, (2, attention.heads, -1))[None].unbind(1)
+            sums.append(attention_statistics(q, k))
+        gram, q2, k2 = (torch.cat(parts) for parts in zip(*sums, strict=True))
+        return gram, q2, k2
+
+    def attend(
+        self,
+        block: Block,
+        norm: tuple[Tensor, Tensor],
+        mixing: Tensor,
+        x: Tensor,
+        above: Tensor | None,
+        below: Tensor | None,
+    ) -> None:
+        """Add the attention to the band `x`, in place."""
+        attention, width = block.attention, x.shape[2]
+        for part, strip, edges in self._in_place(x, above, below):
+            v = self._widen(strip, edges, norm, attention, attention.qkv, attention.qkv_depthwise, 2 * width, 3 * width)
+            self._add(part, strip, v.flatten(0, 1) @ mixing, attention.project.bias)
+
+    def feed(
+        self,
+        block: Block,
+        norm: tuple[Tensor, Tensor],
+        x: Tensor,
+        above: Tensor | None,
+        below: Tensor | None,
+    ) -> None:
+        """Add the feed-forward to the band `x`, in place."""
+        feed = block.feed_forward
+        for part, strip, edges in self._in_place(x, above, below):
+            wide = self._widen(strip, edges, norm, feed, feed.expand, feed.depthwise, 0, feed.expand.out_channels)
+            gate, value = wide.chunk(2, dim=2)
+            rows = (F.gelu(gate) * value).flatten(0, 1)
+            out = rows @ feed.project.weight.flatten(1).T.to(self.precision)
+            self._add(part, strip, out, feed.project.bias)
+
+    def convolve(
+        self, conv: tuple[nn.Conv2d, int, float], x: Tensor, above: Tensor | None, below: Tensor | None
+    ) -> Tensor:
+        """Convolve the band `x`; return float32 rows, shuffled where the packing says so."""
+        layer, shuffle, slope = conv
+        if layer.kernel_size[0] == 1:
+            out = F.linear(self._moved(x), self._cast(layer.weight.flatten(1)), self._cast(layer.bias))
+        else:
+            strip, _ = self._strip(x, above, below, 0, len(x))
+            maps = self._moved(strip).movedim(2, 0)[None]  # channels-last in memory
+            # The rows above and below are part of the strip; only columns are padded here.
+            maps = F.conv2d(maps, self._cast(layer.weight), self._cast(layer.bias), padding=(0, 1))
+            if shuffle:
+                maps = F.pixel_shuffle(maps, shuffle) if shuffle > 0 else F.pixel_unshuffle(maps, -shuffle)
+            out = maps[0].movedim(0, 2)
+        out = out.float()
+        return (out if slope == 1 else F.leaky_relu(out, slope)).contiguous()
+
+    # ------------------------------------------------------------------------------------------- strips
+
+    def _in_place(
+        self, x: Tensor, above: Tensor | None, below: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, tuple[bool, bool]]]:
+        """Yield the strips of a band that is being overwritten: each sees its neighbours as they were."""
+        step = self.strip(x.shape[1])
+        for lo in range(0, len(x), step):
+            part = x[lo : lo + step]
+            strip, edges = self._strip(x[lo:], above, below, 0, len(part))
+            above = part[-1:].clone()
+            yield part, strip, edges
+
+    def _strip(
+        self, x: Tensor, above: Tensor | None, below: Tensor | None, lo: int, hi: int
+    ) -> tuple[Tensor, tuple[bool, bool]]:
+        """Return rows lo − 1 to hi + 1 in float32, and whether the first and last lie outside the photo."""
+        first = x[lo - 1 : lo] if lo else above
+        last = x[hi : hi + 1] if hi < len(x) else below
+        zeros = x.new_zeros(1, *x.shape[1:])
+        parts = [zeros if first is None else first, x[lo:hi], zeros if last is None else last]
+        rows = torch.cat([part.reshape(-1, *x.shape[1:]).to(self.device) for part in parts]).float()
+        return rows, (first is None, last is None)
+
+    def _widen(
+        self,
+        strip: Tensor,
+        edges: tuple[bool, bool],
+        norm: tuple[Tensor, Tensor],
+        part: Attention | FeedForward,
+        expand: nn.Conv2d,
+        depthwise: nn.Conv2d,
+        start: int,
+        stop: int,
+    ) -> Tensor:
+        """Norm, 1×1 and depth-wise convolution of output channels start to stop: `y x wide`."""
+        if part.norm.bias is None:
+            normed = strip * torch.rsqrt(strip.var(-1, correction=0, keepdim=True) + NORM_EPS)
+        else:
+            normed = F.layer_norm(strip, strip.shape[-1:], eps=NORM_EPS)
+        normed = torch.addcmul(norm[1], normed, norm[0]).to(self.precision)
+        weight, bias = expand.weight.flatten(1)[start:stop], expand.bias
+        wide = F.linear(normed, self._cast(weight), self._cast(None if bias is None else bias[start:stop]))
+        # Zero padding acts on the 1×1 convolution's output, not on what it was computed from.
+        for outside, row in zip(edges, (0, -1), strict=True):
+            if outside:
+                wide[row] = 0
+        taps, bias = depthwise.weight[start:stop], depthwise.bias
+        out = F.conv2d(
+            wide.movedim(2, 0)[None],
+            self._cast(taps),
+            self._cast(None if bias is None else bias[start:stop]),
+            padding=(0, 1),
+            groups=stop - start,
+        )
+        return out[0].movedim(0, 2)
+
+    def _add(self, to: Tensor, strip: Tensor, rows: Tensor, bias: Tensor | None) -> None:
+        rows = rows.float() if bias is None else rows.float() + bias
+        to.copy_(strip[1:-1] + rows.view(*to.shape))
+
+    def _moved(self, x: Tensor) -> Tensor:
+        return x.to(self.device, self.precision)
+
+    def _cast(self, weight: Tensor | None) -> Tensor | None:
+        return None if weight is None else weight.to(self.precision)
+

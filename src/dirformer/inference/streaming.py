@@ -1,0 +1,388 @@
+"""Whole-photo restoration band by band: exact, in bounded memory, faster than layer by layer.
+
+What a photo asks of its whole self is little: CPEN's mean, and each attention's c×c sums over the pixels. All
+else sees 3×3 pixels. So a block is three sweeps over its map, in place, and the wide intermediates
+never leave the cache:
+
+1. norm → queries and keys → depth-wise → sums of q·kᵀ, q², k²;
+2. norm → values → depth-wise → attention merged with the projection → added to the map;
+3. norm → expansion → depth-wise → gate → projection → added to the map.
+
+The sweeps themselves are in `native.py` (compiled) and `stock.py` (stock torch), with one interface. Sums run
+over fixed blocks of rows, so results depend on neither the memory limit nor the number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dirformer.inference.memory import Map
+from dirformer.inference.native import CompilerMissingError, NativeKernels
+from dirformer.inference.plan import PIECE, STEP, Plan, available_memory, make_plan
+from dirformer.inference.rows import Convolved, Doubled, Joined, MapRows, PhotoRows, Source
+from dirformer.inference.stock import StockKernels
+from dirformer.networks.config import LEVELS
+from dirformer.networks.diffir import DiffIRS2
+from dirformer.networks.dirformer import Block, DIRformer, Level, ModulatedNorm
+from dirformer.networks.prior import CPEN, SLOPE
+
+log = logging.getLogger(__name__)
+
+Kernels = NativeKernels | StockKernels
+
+
+def choose_kernels(precision: torch.dtype = torch.float32, device: torch.device | None = None) -> Kernels:
+    """Return the compiled kernels where they can be built for this device and precision, else stock torch's."""
+    if device is None or device.type == "cpu":
+        try:
+            return NativeKernels(precision)
+        except CompilerMissingError as reason:
+            log.info("kernels: stock torch (%s)", reason)
+    return StockKernels(precision, device)
+
+
+class Engine:
+    """A stage-2 network, run band by band.
+
+    Args:
+        model: the network, on the device it is to run on.
+        precision: of the large products; all else is float32. 16-bit results that are not finite are
+            computed again in float32.
+        storage: of feature maps between sweeps; 16 bit halve what grows with the photo, at a loss.
+        max_memory: bytes the engine may need beside the network. None: what the machine has.
+        threads: CPU threads; None as many as torch uses.
+        folder: for maps that do not fit under the limit; None is the system's temporary folder.
+        kernels: chosen by device and precision if not given.
+    """
+
+    def __init__(
+        self,
+        model: DiffIRS2,
+        *,
+        precision: torch.dtype = torch.float32,
+        storage: torch.dtype = torch.float32,
+        max_memory: int | None = None,
+        threads: int | None = None,
+        folder: Path | None = None,
+        kernels: Kernels | None = None,
+    ) -> None:
+        self.model = model
+        self.kernels = kernels or choose_kernels(precision, model.dirformer.embed.weight.device)
+        self.threads = threads or (torch.get_num_threads() if self._on_cpu else 1)
+        self.storage, self.max_memory, self.folder = storage, max_memory, folder
+        self.plan = Plan(self.threads, storage, keep_packed=True)
+        self._packed: dict[nn.Module, Any] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._on_host = False
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.kernels.device.type == "cpu"
+
+    def plan_for(self, height: int, width: int) -> Plan:
+        """Return how a photo of that (padded) size would be restored; see `make_plan`."""
+        plan = functools.partial(
+            make_plan,
+            self.model.config,
+            height,
+            width,
+            threads=self.threads,
+            storage=self.storage,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            folder=self.folder,
+        )
+        if self.max_memory is not None or not self._on_cpu:
+            return plan(max_memory=self.max_memory)
+        free, unlimited = available_memory(), plan()
+        # Maps on disk rather than a machine that swaps.
+        return unlimited if free is None or unlimited.peak <= 0.9 * free else plan(max_memory=int(0.9 * free))
+
+    @torch.inference_mode()
+    def restore(self, lq: Float[Tensor, "b c h w"], noise: Float[Tensor, "n b p"]) -> Float[Tensor, "b 3 H W"]:
+        """Restore as the network does: `model(lq, noise)`."""
+        # Photo by photo, so that none's bytes depend on the others of its batch.
+        conditions = self.condition(lq).split(1)
+        priors = [self.model.estimate(d, z)[-1] for d, z in zip(conditions, noise.split(1, dim=1), strict=True)]
+        return self.restore_under(lq, torch.cat(priors))
+
+    @torch.inference_mode()
+    def condition(self, lq: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:
+        """CPEN: `model.cpen(lq)`."""
+        with self._working(lq):
+            pooled = [self._pooled(self.model.cpen, photo[None]) for photo in lq]
+        return torch.cat([self.model.cpen.head(mean[None]) for mean in pooled])
+
+    @torch.inference_mode()
+    def restore_under(
+        self, lq: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b 3 H W"]:
+        """The DIRformer under a given IPR: `model.dirformer(lq, prior)`."""
+        photos = list(zip(lq.split(1), prior.split(1), strict=True))
+        return torch.stack([self._checked(photo, z) for photo, z in photos])
+
+    def _checked(self, lq: Tensor, prior: Tensor) -> Tensor:
+        net = self.model.dirformer
+        try:
+            with self._working(lq):
+                out = self._dirformer(net, lq, prior)
+        except torch.OutOfMemoryError:
+            if self._on_host or self._on_cpu:
+                raise
+            log.warning("%d×%d: too large for %s; maps wait on the host", lq.shape[3], lq.shape[2], self.kernels.device)
+            self._on_host = True
+            return self._checked(lq, prior)
+        if self.kernels.precision == torch.float32 or bool(out.isfinite().all()):
+            return out
+        log.warning("16-bit arithmetic overflowed; this photo is restored in float32")
+        return Engine(
+            self.model, storage=self.storage, max_memory=self.max_memory, threads=self.threads, folder=self.folder
+        )._checked(lq, prior)
+
+    # ---------------------------------------------------------------------------------------- networks
+
+    def _pooled(self, cpen: CPEN, lq: Tensor) -> Tensor:
+        def features() -> Source:
+            x: Source = PhotoRows(lq, cpen.lq_factor)
+            x = self._convolved(cpen.embed, x, slope=SLOPE)
+            for block in cpen.blocks:
+                x = self._convolved(block.second, self._convolved(block.first, x, slope=SLOPE), added=x)
+            for widen in cpen.widen:
+                x = self._convolved(widen, x, slope=SLOPE)
+            return x
+
+        def sums(lo: int, hi: int) -> list[Tensor]:
+            source = features()
+            step = max(1, STEP // 4 // source.width)  # many stages, each with rows of its own
+            parts = (source.read(y, min(hi, y + step)) for y in range(lo, hi, step))
+            # Row by row and in float64, so that the mean does not depend on where bands end.
+            return [row.cpu().double().sum(0) for part in parts for row in part]
+
+        height, width = lq.shape[2] // cpen.lq_factor, lq.shape[3] // cpen.lq_factor
+        rows = [row for part in self._in_bands(height, sums) for row in part]
+        return (torch.stack(rows).sum(0) / (height * width)).float().to(lq.device)
+
+    def _dirformer(self, net: DIRformer, lq: Tensor, prior: Tensor) -> Tensor:
+        config = net.config
+        photo = PhotoRows(lq, config.unshuffle)
+        x = self._map("level 1", photo.height, photo.width, config.dim)
+        self._fill(x, lambda: self._convolved(net.embed, photo))
+        self._level(x, net.encoder[0], prior)
+        skips = []
+        for i in range(LEVELS - 1):
+            skips.append(x)
+            x = self._down(net, i, x)
+            self._level(x, net.encoder[i + 1], prior)
+        for i in reversed(range(LEVELS - 1)):
+            x = self._up(net, i, x, skips.pop())
+            self._level(x, net.decoder[i], prior)
+        self._level(x, net.refinement, prior)
+        return self._tail(net, x, lq)
+
+    def _down(self, net: DIRformer, i: int, source: Map) -> Map:
+        x = self._map(f"level {i + 2}", source.height // 2, source.width // 2, 2 * source.channels)
+        self._fill(x, lambda: self._convolved(net.down[i], MapRows(source), shuffle=-2), read=[(source, 2.0)])
+        return x
+
+    def _up(self, net: DIRformer, i: int, source: Map, skip: Map) -> Map:
+        def joined() -> Source:
+            return Joined(self._convolved(net.up[i], MapRows(source), shuffle=2), MapRows(skip))
+
+        if i > 0:
+            # Reduced to the skip's width, row by row into the skip's own memory.
+            reduce = net.reduce[i - 1]
+            self._fill(skip, lambda: self._convolved(reduce, joined()), used_up=[(source, 0.5)])
+            return skip
+        x = self._map("decoder 1", skip.height, skip.width, 2 * skip.channels)
+        self._fill(x, joined, used_up=[(source, 0.5), (skip, 1.0)])
+        return x
+
+    def _tail(self, net: DIRformer, x: Map, lq: Tensor) -> Tensor:
+        scale = net.config.scale * net.config.unshuffle
+
+        def tail() -> Source:
+            source: Source = MapRows(x)
+            layers = list(net.tail)
+            for layer, after in zip(layers, [*layers[1:], None], strict=True):
+                if isinstance(layer, nn.Upsample):
+                    source = Doubled(source)
+                elif isinstance(layer, nn.Conv2d):
+                    shuffle = after.upscale_factor if isinstance(after, nn.PixelShuffle) else 0
+                    slope = after.negative_slope if isinstance(after, nn.LeakyReLU) else 1.0
+                    source = self._convolved(layer, source, shuffle=shuffle, slope=slope)
+            return source
+
+        out = lq.new_zeros(3, x.height * scale, x.width * scale)
+        out += net.skip(lq)[0] if net.config.skip != "none" else 0
+        step = max(1, STEP // (x.width * scale))
+
+        def write(lo: int, hi: int) -> None:
+            source = tail()
+            for y in range(lo * scale, hi * scale, step):
+                end = min(hi * scale, y + step)
+                out[:, y:end] += source.read(y, end).movedim(2, 0)
+                x.evict(lo, end // scale - 2)
+
+        self._in_bands(x.height, write)
+        return out
+
+    def _level(self, x: Map, level: Level, prior: Tensor) -> None:
+        for block in level:
+            packed = self._pack(block, functools.partial(self.kernels.pack_block, block))
+            norm = _folded(block.attention.norm, prior)
+            mixing = self._mixing(x, block, packed, norm)
+            self._sweep(x, functools.partial(self.kernels.attend, packed, norm, mixing))
+            norm = _folded(block.feed_forward.norm, prior)
+            self._sweep(x, functools.partial(self.kernels.feed, packed, norm))
+
+    def _mixing(self, x: Map, block: Block, packed: Any, norm: tuple[Tensor, Tensor]) -> Any:
+        rows = self._block_rows(x.height, x.width)
+        bands = self._sweep(x, functools.partial(self.kernels.statistics, packed, norm, rows=rows))
+        parts = zip(*(part for band in bands for part in band), strict=True)
+        sums = [torch.cat(part).cpu().double().sum(0, keepdim=True).float() for part in parts]
+        return self.kernels.pack_mixing(block.attention.mixing(*(t.to(self.kernels.device) for t in sums))[0])
+
+    # ------------------------------------------------------------------------------------- bands of rows
+
+    def _sweep(self, x: Map, work: Callable[..., Any]) -> list[list[Any]]:
+        """Call `work(band, above, below)` on every band of the map, in pieces if it is not all in memory."""
+        piece = self._piece(x)
+        bands = self._bands(x.height, x.width)
+        # The neighbours of a band as they are before anything is overwritten.
+        edges = {y: (x.rows[y - 1 : y].clone(), x.rows[y : y + 1].clone()) for y, _ in bands if y}
+
+        def run(lo: int, hi: int) -> list[Any]:
+            above, results = edges[lo][0] if lo else None, []
+            for y in range(lo, hi, piece):
+                end = min(hi, y + piece)
+                below = None if end == x.height else edges[end][1] if end == hi else x.rows[end : end + 1]
+                next_above = x.rows[end - 1 : end].clone()
+                results.append(work(x=x.rows[y:end], above=above, below=below))
+                above = next_above
+                x.evict(y, end)
+            return results
+
+        return self._each(bands, run)
+
+    def _fill(
+        self,
+        x: Map,
+        source_of: Callable[[], Source],
+        read: list[tuple[Map, float]] | None = None,
+        used_up: list[tuple[Map, float]] | None = None,
+    ) -> None:
+        """Write a source's rows into a map, from maps `read`, and `used_up` too: those are given back.
+
+        Both come with their rows per row of x.
+        """
+        step = max(1, STEP // x.width) // 2 * 2 or 2
+
+        def run(lo: int, hi: int) -> None:
+            source = source_of()
+            for y in range(lo, hi, step):
+                end = min(hi, y + step)
+                x.rows[y:end] = source.read(y, end)
+                x.evict(y, end)
+                for other, ratio in read or []:
+                    other.evict(math.floor(lo * ratio), math.floor(end * ratio) - 2)
+                for used, ratio in used_up or []:
+                    # The neighbouring bands may still need this band's outer rows.
+                    used.release(math.ceil(lo * ratio) + 1, math.floor(end * ratio) - 2)
+
+        self._each(self._bands(x.height, x.width), run)
+
+    def _in_bands(self, height: int, run: Callable[[int, int], Any], width: int = 1) -> list[Any]:
+        return self._each(self._bands(height, width), run)
+
+    def _bands(self, height: int, width: int) -> list[tuple[int, int]]:
+        rows = self._block_rows(height, width)
+        blocks = -(-height // rows)
+        count = self.kernels.bands(self.plan.threads, blocks)
+        ends = [min(height, rows * (blocks * i // count)) for i in range(count + 1)]
+        return list(zip(ends, ends[1:], strict=False))
+
+    def _block_rows(self, height: int, width: int) -> int:
+        """Rows per set of sums: a share of the height, whatever is done with them; even, for pixel-unshuffles."""
+        return max(8, 2 * math.ceil(height / 128), self.kernels.strip(width) // 2 * 2)
+
+    def _piece(self, x: Map) -> int:
+        if x.resident >= x.height:
+            return x.height
+        rows = math.lcm(self._block_rows(x.height, x.width), self.kernels.strip(x.width))
+        return max(1, PIECE // (rows * x.row_bytes)) * rows
+
+    # --------------------------------------------------------------------------------------------- parts
+
+    def _convolved(self, conv: nn.Conv2d, source: Source, shuffle: int = 0, slope: float = 1.0, added: Source | None = None) -> Source:
+        packed = self._pack(conv, lambda: self.kernels.pack_conv(conv, shuffle, slope))
+        return Convolved(self.kernels, packed, source, shuffle, added)
+
+    def _map(self, name: str, height: int, width: int, channels: int) -> Map:
+        return Map(
+            height,
+            width,
+            channels,
+            dtype=self.storage,
+            device=self.kernels.device,
+            resident=0 if self._on_host else self.plan.resident.get(name),
+            folder=self.plan.folder,
+        )
+
+    def _pack(self, module: nn.Module, make: Callable[[], Any]) -> Any:
+        if not self.plan.keep_packed:
+            return make()
+        if module not in self._packed:
+            self._packed[module] = make()
+        return self._packed[module]
+
+    # ------------------------------------------------------------------------------------------- threads
+
+    def _each(self, bands: list[tuple[int, int]], run: Callable[[int, int], Any]) -> list[Any]:
+        if self._pool is None or len(bands) == 1:
+            return [run(*band) for band in bands]
+
+        @torch.inference_mode()  # is per thread
+        def task(band: tuple[int, int]) -> Any:
+            return run(*band)
+
+        return list(self._pool.map(task, bands))
+
+    @contextmanager
+    def _working(self, lq: Tensor) -> Iterator[None]:
+        """Run one torch thread per band, rather than threads inside each operator."""
+        plan = self.plan_for(*lq.shape[2:])
+        if plan != self.plan:
+            self.plan = plan
+            log.info("%d×%d: %s; kernels: %s", lq.shape[3], lq.shape[2], plan, self.kernels.name)
+        if not plan.keep_packed:
+            self._packed.clear()
+        if self.kernels.device.type != "cpu":
+            yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            if plan.threads == 1:
+                yield
+                return
+
+            with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as self._pool:
+                yield
+        finally:
+            self._pool = None
+            torch.set_num_threads(before)
+
+
+def _folded(norm: ModulatedNorm, prior: Float[Tensor, "1 p"]) -> tuple[Tensor, Tensor]:
+    scale, shift = norm.folded(prior)
+    return scale[0].float().contiguous(), shift[0].float().contiguous()
