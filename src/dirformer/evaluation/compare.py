@@ -78,9 +78,7 @@ def compare_photos(
         result = rules.quantise(done.restored)
         scores = scorer.scores(result, done.gt)
         caption = "  ".join(f"{title(k)} {number(k, v)}" for k, v in scores.items())
-        panels.append(
-            (Path(model).stem if "/" in model else model, result.float(), caption)
-        )
+        panels.append((Path(model).stem if "/" in model else model, result.float(), caption))
         photo, clean = done.lq, done.gt
     scale = clean.shape[1] // photo.shape[1]
     box = region or hardest_region(panels[0][1], clean)
