@@ -186,7 +186,7 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
 
 def _save(figure: Any, out: Path) -> None:
     with atomic_path(out) as part:
-        figure.savefig(part, format=out.suffix[1:], dpi=200)
+        figure.savefig(part, format=out.suffix[1:], dpi=200, bbox_inches="tight")
 
 
 def _pyplot() -> Any:

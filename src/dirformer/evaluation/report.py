@@ -208,7 +208,8 @@ tr {{ border-bottom: 1px solid #8884; }} .note {{ color: #777; font-size: 90%; }
 .compare .lq {{ image-rendering: pixelated; clip-path: inset(0 calc(100% - var(--a)) 0 0); }}
 .compare .hq {{ clip-path: inset(0 calc(100% - max(var(--a), var(--b))) 0 var(--a)); }}
 .tag {{ position: absolute; bottom: 0; background: #000a; color: #fff; padding: 0 .4rem; font-size: 80%; }}
-.compare, input[type=range] {{ max-width: var(--w); }} input[type=range] {{ width: 100%; margin: 0; display: block; }} details img {{ max-width: 100%; }}
+.compare, input[type=range] {{ max-width: var(--w); }}
+input[type=range] {{ width: 100%; margin: 0; display: block; }} details img {{ max-width: 100%; }}
 </style></head><body>
 <h1>dirformer report</h1>
 {body}
