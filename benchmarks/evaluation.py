@@ -53,7 +53,7 @@ def metric_times(repeats: int = 3) -> dict[str, float]:
 
 
 def evaluation_share(photos: int) -> dict[str, float]:
-    """CPU seconds of an `sr` evaluation of 720p photos, inside and outside the network; the second such run."""
+    """CPU seconds of an `sr` evaluation of 720p photos, inside and outside the network."""
     inside = 0.0
 
     def timed(model: str, **options: object):

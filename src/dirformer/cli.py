@@ -139,7 +139,9 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="Which scores, how taken: sr, realsr, deblurring, realblur, inpainting.")
     ],
-    masks: Annotated[Path | None, typer.Option(help="Folder of masks (white = hole), for inpainting.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of masks (white = hole), for inpainting.")
+    ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="A further score, such as gmsd or niqe.")] = None,
     metric_weights: Annotated[
         Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS, FID and NIQE.")
@@ -224,7 +226,9 @@ def compare(
     lq: Annotated[Path | None, typer.Option(help="One degraded photo.")] = None,
     gt: Annotated[Path | None, typer.Option(help="Its clean photo.")] = None,
     mask: Annotated[Path | None, typer.Option(help="Its mask, for inpainting.")] = None,
-    region: Annotated[str | None, typer.Option(help="X,Y,WIDTH,HEIGHT in GT pixels; default: the hardest.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="X,Y,WIDTH,HEIGHT in GT pixels; default: the hardest.")
+    ] = None,
     protocol: Annotated[str, typer.Option(help="Whose scores stand under each crop.")] = "sr",
     plot: Annotated[
         str | None, typer.Option(help="Instead of crops: `cost` (quality against Mult-Adds) or `timesteps`.")
@@ -236,8 +240,8 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a visual comparison of methods, or quality against cost or T."""
-    from dirformer.evaluation.compare import compare_photos, parse_region, plot_results
     from dirformer.errors import ConfigError
+    from dirformer.evaluation.compare import compare_photos, parse_region, plot_results
 
     if plot is not None:
         say(plot_results(plot, results or [], out, metric=metric, overwrite=overwrite))
@@ -245,11 +249,8 @@ def compare(
     if lq is None or gt is None or not contenders:
         raise ConfigError("compare needs models, --lq FILE and --gt FILE (or --plot with --results)")
     box = None if region is None else parse_region(region)
-    line = compare_photos(
-        contenders, lq, gt, out, mask=mask, region=box, protocol=protocol, seed=seed, device=device,
-        overwrite=overwrite,
-    )  # fmt: skip
-    say(line)
+    options: dict[str, Any] = {"mask": mask, "region": box, "protocol": protocol, "seed": seed}
+    say(compare_photos(contenders, lq, gt, out, device=device, overwrite=overwrite, **options))
 
 
 def reproduce(
@@ -262,7 +263,8 @@ def reproduce(
         Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS and FID.")
     ] = None,
     paper: Annotated[
-        Path | None, typer.Option(help="JSON with further cells to quote: {case: {method: {metric: figure}}}.")
+        Path | None,
+        typer.Option(help="JSON with further cells to quote: {case: {method: {metric: figure}}}."),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",

@@ -78,9 +78,7 @@ def compare_photos(
         result = rules.quantise(done.restored)
         scores = scorer.scores(result, done.gt)
         caption = "  ".join(f"{title(k)} {number(k, v)}" for k, v in scores.items())
-        panels.append(
-            (Path(model).stem if "/" in model else model, result.float(), caption)
-        )
+        panels.append((Path(model).stem if "/" in model else model, result.float(), caption))
         photo, clean = done.lq, done.gt
     scale = clean.shape[1] // photo.shape[1]
     box = region or hardest_region(panels[0][1], clean)
@@ -188,7 +186,7 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
 
 def _save(figure: Any, out: Path) -> None:
     with atomic_path(out) as part:
-        figure.savefig(part, format=out.suffix[1:], dpi=200)
+        figure.savefig(part, format=out.suffix[1:], dpi=200, bbox_inches="tight")
 
 
 def _pyplot() -> Any:

@@ -161,9 +161,9 @@ def _panel(model: str, scores: dict[str, Any], lq: Tensor, hq: Tensor, gt: Tenso
     shown = {k: v for k, v in scores.items() if v is None or isinstance(v, int | float)}
     caption = "  ".join(f"{title(k)} {number(k, v)}" for k, v in shown.items())
     height, width = hq.shape[1:]
-    frame = f"--a:33%;--b:66%;max-width:{width}px;aspect-ratio:{width}/{height}"
+    frame = f"--a:33%;--b:66%;aspect-ratio:{width}/{height}"
     return (
-        f"<figure><div class=compare style='{frame}'>"
+        f"<figure style='--w:{width}px'><div class=compare style='{frame}'>"
         f"<img class=gt alt='GT' src='{data_uri(gt)}'>"
         f"<img class=hq alt='HQ' src='{data_uri(hq)}'>"
         f"<img class=lq alt='LQ' src='{data_uri(lq)}'>"
@@ -208,7 +208,8 @@ tr {{ border-bottom: 1px solid #8884; }} .note {{ color: #777; font-size: 90%; }
 .compare .lq {{ image-rendering: pixelated; clip-path: inset(0 calc(100% - var(--a)) 0 0); }}
 .compare .hq {{ clip-path: inset(0 calc(100% - max(var(--a), var(--b))) 0 var(--a)); }}
 .tag {{ position: absolute; bottom: 0; background: #000a; color: #fff; padding: 0 .4rem; font-size: 80%; }}
-input[type=range] {{ width: 100%; margin: 0; }} details img {{ max-width: 100%; }}
+.compare, input[type=range] {{ max-width: var(--w); }}
+input[type=range] {{ width: 100%; margin: 0; display: block; }} details img {{ max-width: 100%; }}
 </style></head><body>
 <h1>dirformer report</h1>
 {body}

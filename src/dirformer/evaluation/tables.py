@@ -55,7 +55,12 @@ def columns(result: dict[str, Any]) -> list[str]:
 
 
 def ranks(metric: str, values: list[float | None]) -> list[int]:
-    """Return 1 for the best printed values, 2 for the second best, 0 else; equal digits share a rank."""
+    """Return 1 for the best printed values, 2 for the second best, 0 else; equal digits share a rank.
+
+    Time and memory are not ranked: an interpolation would always win them.
+    """
+    if metric in ("seconds", "peak_mib"):
+        return [0] * len(values)
     shown = [float(number(metric, value)) for value in values]
     order = sorted(set(shown), reverse=metric not in LOWER_IS_BETTER)
     return [1 if v == order[0] else 2 if len(order) > 1 and v == order[1] else 0 for v in shown]
