@@ -254,7 +254,7 @@ def test_sub_images_cover_the_photo(tmp_path: Path, official: Callable[[str], No
 def test_reduced_copies_are_cut_too(tmp_path: Path) -> None:
     """Five sizes of a photo, each in squares: 1, 3/4, 1/2, 1/3, and a shorter side of 400."""
     (tmp_path / "in/Flickr2K_HR").mkdir(parents=True)
-    picture(1300, 1202).save(tmp_path / "in/Flickr2K_HR/000001.png")
+    Image.new("RGB", (1300, 1202), (90, 60, 30)).save(tmp_path / "in/Flickr2K_HR/000001.png")
     plans = plan("flickr2k", tmp_path / "in", cut=Cut(400, 400), multiscale=True)
     list(prepare(plans, tmp_path / "out"))
     names = [path.name for path in find_photos(tmp_path / "out/train/gt")]
@@ -370,7 +370,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("shard", [0, 4])
+@pytest.mark.parametrize("shard", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_without_loss_or_duplicates(tmp_path: Path, shard: int) -> None:
     """SIGKILL in the middle, then the same command: the files are those of an undisturbed run."""
     root, script = tmp_path / "in", tmp_path / "run.py"

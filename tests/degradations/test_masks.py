@@ -25,7 +25,7 @@ def _statistics(settings: MaskSettings, count: int) -> tuple[np.ndarray, float]:
     for number in range(count):
         mask = draw_mask(everything, seeded_generator(7, number))[0].numpy()
         fractions.append(mask.mean())
-        if number % 4 == 0:
+        if number % 2 == 0:
             components.append(ndimage.label(mask, np.ones((3, 3)))[1])
     return np.array(fractions), float(np.mean(components))
 
@@ -41,11 +41,11 @@ QUOTED = {
 
 @pytest.mark.parametrize("name", list(QUOTED))
 def test_hole_fraction_and_components_are_the_published_ones(name: tuple[str, int]) -> None:
-    """Over 600 masks the mean hole is within 0.025, the number of pieces within 15 %."""
-    fractions, components = _statistics(MASKS[name], 600)
+    """Over 300 masks the mean hole is within 0.03, the number of pieces within 20 %."""
+    fractions, components = _statistics(MASKS[name], 300)
     mean, pieces = QUOTED[name]
-    assert fractions.mean() == pytest.approx(mean, abs=0.025)
-    assert components == pytest.approx(pieces, rel=0.15)
+    assert fractions.mean() == pytest.approx(mean, abs=0.03)
+    assert components == pytest.approx(pieces, rel=0.2)
 
 
 def _golden(shared: Path) -> dict[str, tuple[tuple[str, int], dict]]:

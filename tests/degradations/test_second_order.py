@@ -64,24 +64,24 @@ def test_batch_draws_share_the_route_and_nothing_else() -> None:
 
 
 def test_draws_have_the_published_proportions() -> None:
-    """Over 3,000 photos: resize directions, noise kinds, second blur, order, grey noise, ranges."""
-    draws = SecondOrder(4).draw([seeded_generator(1, i) for i in range(3000)], (400, 400))
+    """Over 1,500 photos: resize directions, noise kinds, second blur, order, grey noise, ranges."""
+    draws = SecondOrder(4).draw([seeded_generator(1, i) for i in range(1500)], (400, 400))
 
     def share(of: list[bool]) -> float:
         return sum(of) / len(draws)
 
     first, second = [d.route.first for d in draws], [d.route.second for d in draws]
     assert all(p.blurs for p in first)
-    assert share([p.blurs for p in second]) == pytest.approx(0.8, abs=0.03)
+    assert share([p.blurs for p in second]) == pytest.approx(0.8, abs=0.04)
     for passes, up, down in ((first, 0.2, 0.7), (second, 0.3, 0.4)):
-        assert share([p.factor > 1 for p in passes]) == pytest.approx(up, abs=0.03)
-        assert share([p.factor < 1 for p in passes]) == pytest.approx(down, abs=0.03)
-        assert share([p.noise == "gaussian" for p in passes]) == pytest.approx(0.5, abs=0.03)
-        assert share([p.mode == "area" for p in passes]) == pytest.approx(1 / 3, abs=0.03)
+        assert share([p.factor > 1 for p in passes]) == pytest.approx(up, abs=0.04)
+        assert share([p.factor < 1 for p in passes]) == pytest.approx(down, abs=0.04)
+        assert share([p.noise == "gaussian" for p in passes]) == pytest.approx(0.5, abs=0.04)
+        assert share([p.mode == "area" for p in passes]) == pytest.approx(1 / 3, abs=0.04)
     assert min(p.factor for p in first) >= 0.15 and max(p.factor for p in first) <= 1.5
     assert min(p.factor for p in second) >= 0.3 and max(p.factor for p in second) <= 1.2
-    assert share([d.route.jpeg_last for d in draws]) == pytest.approx(0.5, abs=0.03)
-    assert share([d.first.noise.grey for d in draws]) == pytest.approx(0.4, abs=0.03)
+    assert share([d.route.jpeg_last for d in draws]) == pytest.approx(0.5, abs=0.04)
+    assert share([d.first.noise.grey for d in draws]) == pytest.approx(0.4, abs=0.04)
     strengths = [d.second.noise.strength for d in draws if d.route.second.noise == "poisson"]
     assert min(strengths) >= 0.05 and 2.4 < max(strengths) <= 2.5
     assert all(30 <= d.first.quality <= 95 for d in draws)
