@@ -69,19 +69,19 @@ def jpeg(
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
     tables = _tables(released).to(x)[None] * (scale if released else scale.floor())[:, None, None]
     tables = tables / 100 if released else ((tables + 50) / 100).floor().clamp(1, 255)
-    x = x * 255 if released else (x.clamp(0, 1) * 255).round()
+    x = x * 255 if released else x.clamp(0, 1).mul_(255).round_()
     # Whole blocks of 16: chroma has half the resolution.
     x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="constant" if released else "replicate")
     luma, *chroma = _mix(x, TO_YCBCR).unbind(1)
     luma = _through_blocks(luma - 128, tables[:, 0], exactly) + 128
     if not released:
-        luma = luma.clamp(0, 255).round()
+        luma = luma.clamp_(0, 255).round_()
     half = torch.stack([_through_blocks(_halved(plane), tables[:, 1], exactly) for plane in chroma], 1)
     if not released:
-        half = half.clamp(-128, 127).round()
+        half = half.clamp_(-128, 127).round_()
     colour = F.interpolate(half, scale_factor=2, **_ENLARGE[released])  # type: ignore[arg-type]
     out = _mix(torch.cat([luma[:, None], colour], 1), TO_RGB)[..., :height, :width].clamp(0, 255)
-    return (out if released else out.round()) / 255
+    return out / 255 if released else out.round_().div_(255)
 
 
 _ENLARGE = {True: {"mode": "nearest"}, False: {"mode": "bilinear", "align_corners": False}}
@@ -108,13 +108,13 @@ def _through_blocks(plane: Tensor, table: Tensor, rounding: Round | None) -> Ten
     batch, height, width = plane.shape
     dct = _dct().to(plane)
     blocks = plane.reshape(batch, height // 8, 8, width // 8, 8).transpose(2, 3).reshape(batch, -1, 64)
-    table, coefficients = table[:, None], blocks @ dct.T
+    table = table[:, None]
     if rounding is None:
-        # libjpeg's transform delivers whole eighths; with them, halves are frequent.
-        coefficients = coefficients.mul_(8).round_().div_(8).div_(table)
-        coefficients = coefficients.abs().add_(0.5).floor_().copysign_(coefficients)
+        # libjpeg's transform delivers whole eighths, and halves, frequent then, are rounded away from
+        # zero: what is enlarged by a millionth no longer ends on a half.
+        coefficients = (blocks @ (8 * dct.T)).round_().mul_(1.000001 / (8 * table)).round_()
     else:
-        coefficients = rounding(coefficients / table)
+        coefficients = rounding(blocks @ dct.T / table)
     blocks = (coefficients * table) @ dct
     return blocks.reshape(batch, height // 8, width // 8, 8, 8).transpose(2, 3).reshape(plane.shape)
 

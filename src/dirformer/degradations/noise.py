@@ -27,8 +27,10 @@ class Noise:
 
 def add_noise(x: Float[Tensor, "b 3 h w"], noises: list[Noise]) -> Float[Tensor, "b 3 h w"]:
     """Add each photo's noise and clamp to [0, 1]."""
-    noisy = [photo + _values(photo, noise) for photo, noise in zip(x, noises, strict=True)]
-    return torch.stack(noisy).clamp_(0, 1)
+    noisy = torch.empty_like(x)
+    for photo, noise, out in zip(x, noises, noisy, strict=True):
+        torch.add(photo, _values(photo, noise), out=out)
+    return noisy.clamp_(0, 1)
 
 
 def _values(photo: Tensor, noise: Noise) -> Tensor:
@@ -36,11 +38,11 @@ def _values(photo: Tensor, noise: Noise) -> Tensor:
     generator = torch.Generator().manual_seed(noise.seed)
     normal = torch.randn(1 if noise.grey else 3, *photo.shape[1:], generator=generator).to(photo)
     if noise.kind == "gaussian":
-        return normal * (noise.strength / 255)
+        return normal.mul_(noise.strength / 255)
     if noise.grey:
         red, green, blue = photo
         photo = (0.2989 * red + 0.587 * green + 0.114 * blue)[None]
-    return shot_noise(photo, normal) * noise.strength
+    return shot_noise(photo, normal).mul_(noise.strength)
 
 
 def shot_noise(x: Float[Tensor, "c h w"], normal: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
@@ -54,11 +56,11 @@ def shot_noise(x: Float[Tensor, "c h w"], normal: Float[Tensor, "c h w"]) -> Flo
         normal: standard normal values that decide the counts. Each count is the Poisson quantile at the
             level of its normal value, so that the draws do not depend on the photo or the device.
     """
-    levels = (x.clamp(0, 1) * 255).round()
+    levels = x.clamp(0, 1).mul_(255).round_()
     used = int(torch.bincount(levels.flatten().long(), minlength=256).count_nonzero())
     white = 1 << (used - 1).bit_length()
     mean = levels * (white / 255)
-    return (poisson_quantile(mean, normal) - mean) / white
+    return poisson_quantile(mean, normal).sub_(mean).div_(white)
 
 
 def poisson_quantile(mean: Float[Tensor, "*s"], normal: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

@@ -179,11 +179,11 @@ class SecondOrder(Degradation):
         x = filter2d(_resize(x, target, route.final_mode), _stack([p.sinc for p in photos]))
         if route.jpeg_last:
             x = self._jpeg(x, second)
-        return (x.clamp(0, 1) * 255).round() / 255
+        return x.clamp(0, 1).mul_(255).round_().div_(255)
 
     def _jpeg(self, x: Tensor, passes: Sequence[PassValues]) -> Tensor:
         quality = torch.tensor([p.quality for p in passes], dtype=torch.float32)
-        return jpeg(x.clamp(0, 1), quality, released=self.released_jpeg)
+        return jpeg(x.clamp(0, 1) if self.released_jpeg else x, quality, released=self.released_jpeg)
 
 
 def _pass_route(limits: PassRange, generator: torch.Generator) -> PassRoute:
