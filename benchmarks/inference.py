@@ -4,7 +4,7 @@
     python benchmarks/inference.py --quick --json out.json  # deblurring 256×256 against eager alone
 
 Process CPU time of one thread is the measure (wall time depends on who else works here); runs are interleaved
-(A B C A B C …), ratios are medians over the rounds. Weights are random with lively norms and modulation: speed
+(A B C A B C …), ratios are medians over the rounds. Weights are random, norms and modulation lively: speed
 does not depend on them. The prior network and the diffusion are left out everywhere.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from plain import PlainDIRformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from dirformer.inference.native import CompilerMissingError, NativeKernels
 from dirformer.inference.stock import StockKernels
@@ -43,9 +43,25 @@ CASES = {
     "sr-x4-compact 128×128": ("sr-x4-compact", 128, 128, 7),
     "deblurring 1280×720": ("deblurring", 720, 1280, 1),
 }
-WAYS = ("eager", "modules", "compiled", "onnxruntime", "openvino", "openvino bf16", "stock", "native", "native bf16")
-# G Mult-Adds that the engine's products and 3×3 convolutions need, per case (attention merged with its projection).
-PRODUCTS = {"deblurring 256×256": 106.1, "inpainting 256×256": 44.3, "sr-x4 64×64": 37.2, "sr-x4 128×128": 148.7, "deblurring 1280×720": 1493}
+WAYS = (
+    "eager",
+    "modules",
+    "compiled",
+    "onnxruntime",
+    "openvino",
+    "openvino bf16",
+    "stock",
+    "native",
+    "native bf16",
+)
+# G Mult-Adds of the engine's products and 3×3 convolutions (attention merged with its projection).
+PRODUCTS = {
+    "deblurring 256×256": 106.1,
+    "inpainting 256×256": 44.3,
+    "sr-x4 64×64": 37.2,
+    "sr-x4 128×128": 148.7,
+    "deblurring 1280×720": 1493,
+}
 
 
 @dataclass
@@ -226,7 +242,8 @@ def peak_mib(network: str, height: int, width: int, way: str) -> float:
 def show(record: dict[str, Any]) -> None:
     psnr, share = record["psnr_to_first"], record["product_share"]
     print(
-        f"  {record['way']:14} {record['cpu_s']:8.2f} CPU s {record['wall_s']:8.2f} s  ×{record['cpu_ratio']:.2f}"
+        f"  {record['way']:14} {record['cpu_s']:8.2f} CPU s {record['wall_s']:8.2f} s"
+        f"  ×{record['cpu_ratio']:.2f}"
         + (f"  {share:4.0%} of product rate" if share else "")
         + (f"  {record['peak_mib']:6.0f} MiB" if "peak_mib" in record else "")
         + f"  max {record['max_difference']:.1e}"
@@ -237,7 +254,9 @@ def show(record: dict[str, Any]) -> None:
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="deblurring 256×256 against eager alone")
     parser.add_argument("--json", type=Path, help="write the records to this file")
     parser.add_argument("--case", action="append", choices=CASES, help="only these cases")
@@ -255,14 +274,21 @@ def main() -> None:
     for name in cases:
         print(name, flush=True)
         network, height, width, rounds = CASES[name]
-        for record in measure(name, list(dict.fromkeys(ways)), 1 if arguments.quick else arguments.rounds or rounds, arguments.threads):
+        for record in measure(
+            name,
+            list(dict.fromkeys(ways)),
+            1 if arguments.quick else arguments.rounds or rounds,
+            arguments.threads,
+        ):
             if not (arguments.quick or arguments.no_memory):
                 record["peak_mib"] = peak_mib(network, height, width, record["way"])
             records.append(record)
             show(record)
     if arguments.json:
         machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-        arguments.json.write_text(json.dumps({"schema": 1, "machine": machine, "records": records}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({"schema": 1, "machine": machine, "records": records}, indent=2) + "\n"
+        )
     last = records[-1]
     print(f"{last['way']}: ratio {last['cpu_ratio']:.2f}, largest difference {last['max_difference']:.1e}")
 

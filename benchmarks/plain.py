@@ -1,7 +1,8 @@
 """The DIRformer as a textbook would write it: the baseline that the engine is measured against.
 
 NCHW maps, one operation after the other: layer norm, its weight, the modulation, 1×1 convolution, depth-wise
-convolution, unit-length queries and keys, softmax, attention times values, projection. Same weights, same results.
+convolution, unit-length queries and keys, softmax, attention times values, projection.
+Same weights, same results.
 """
 
 from __future__ import annotations

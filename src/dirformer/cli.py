@@ -42,18 +42,26 @@ def restore(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "float32",
+    max_memory: Annotated[
+        str | None, typer.Option(help="Memory beside the network, such as 2GiB; the result is the same.")
+    ] = None,
+    storage: Annotated[str, typer.Option(help="Feature maps in 32bit or, at a loss, 16bit.")] = "32bit",
+    prove_it: Annotated[
+        bool, typer.Option("--prove", help="Also restore as a whole; report the difference and peak memory.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Restore photos: enlarge, deblur, clean or fill them."""
     from dirformer.catalog import default_model
     from dirformer.errors import ConfigError
     from dirformer.inference.files import plan_jobs, restore_files
+    from dirformer.inference.proof import prove
     from dirformer.inference.restorer import Restorer
 
     jobs, errors = plan_jobs(inputs, out, mask=mask, overwrite=overwrite)
     if jobs:
         name = model or default_model(task, has_mask=mask is not None, scale=scale).name
-        restorer = Restorer(name, device=device, precision=precision)
+        restorer = Restorer(name, device=device, precision=precision, max_memory=max_memory, storage=storage)
         for field, wanted, has in (("task", task, restorer.task), ("scale", scale, restorer.scale)):
             if wanted not in (None, has):
                 raise ConfigError(
@@ -64,6 +72,10 @@ def restore(
         for record in progress(records, len(jobs), "restoring"):
             if record.error is None:
                 say(f"{record.job.photo} → {record.job.output} ({record.seconds:.1f} s)")
+                if max_memory is not None:
+                    say(f"  {restorer.engine.plan}")
+                if prove_it:
+                    say(f"  {prove(restorer, record.job, seed=seed)}")
             else:
                 errors.append(record.error)
     for error in errors:

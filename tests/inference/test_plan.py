@@ -8,12 +8,12 @@ import sys
 
 import pytest
 import torch
-from helpers import SRC
 
 from dirformer.errors import ConfigError
 from dirformer.inference.native import CompilerMissingError, library
 from dirformer.inference.plan import make_plan, parse_bytes
 from dirformer.networks.config import PRESETS
+from helpers import SRC
 
 DEBLURRING = PRESETS["deblurring"]
 GIB = 2**30
@@ -62,7 +62,9 @@ def test_more_memory_means_less_on_disk() -> None:
 
 def test_16_bit_maps_take_half() -> None:
     """Maps in 16 bit halve what grows with the photo."""
-    peaks = [make_plan(DEBLURRING, 4320, 7680, storage=dtype).peak for dtype in (torch.float32, torch.bfloat16)]
+    peaks = [
+        make_plan(DEBLURRING, 4320, 7680, storage=dtype).peak for dtype in (torch.float32, torch.bfloat16)
+    ]
     assert peaks[1] < 0.6 * peaks[0]
 
 

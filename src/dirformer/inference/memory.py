@@ -1,10 +1,9 @@
-"""Feature maps of the streaming engine: whole maps in memory, partly on disk, given back as they are used up."""
+"""Feature maps of the engine: in memory, or partly on disk; given back row by row as they are used up."""
 
 from __future__ import annotations
 
 import mmap
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +34,7 @@ class Map:
         self.resident = height if resident is None else resident
         self.row_bytes = width * channels * dtype.itemsize
         self._pages: mmap.mmap | None = None
+        self.rows: Tensor
         if device is not None and device.type != "cpu":
             # Of a map that does not fit there, all of it waits on the host.
             place = device if self.resident >= height else torch.device("cpu")
@@ -51,7 +51,7 @@ class Map:
         else:
             self.rows = torch.empty(height, width, channels, dtype=dtype)
             return
-        self.rows: Tensor = torch.frombuffer(self._pages, dtype=dtype).view(height, width, channels)
+        self.rows = torch.frombuffer(self._pages, dtype=dtype).view(height, width, channels)
 
     def evict(self, start: int, stop: int) -> None:
         """Let rows start to stop leave memory, if they are among those that may not stay."""
@@ -59,7 +59,7 @@ class Map:
             self.release(max(start, self.resident), stop)
 
     def release(self, start: int, stop: int) -> None:
-        """Give the memory of whole pages between rows start and stop back; of a map on disk they can be read again."""
+        """Give the memory of rows start to stop back; those of a map on disk can be read again."""
         if self._pages is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
         first = -(-start * self.row_bytes // PAGE) * PAGE

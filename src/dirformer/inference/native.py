@@ -111,7 +111,9 @@ def _processor() -> bytes:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor().encode()
-    return "".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})).encode()
+    return "".join(
+        sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    ).encode()
 
 
 def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
@@ -272,10 +274,12 @@ class NativeKernels:
         width, sets = x.shape[2], -(-len(x) // rows)
         head = width // block.heads
         padded, squares = -(-head // self._lanes) * self._lanes, -(-2 * width // self._lanes) * self._lanes
-        sums = torch.zeros(sets, width * padded + squares + self._lanes)[:, : width * padded + squares].contiguous()
+        sums = torch.zeros(sets, width * padded + squares + self._lanes)[
+            :, : width * padded + squares
+        ].contiguous()
         self._sweep(_STATISTICS, block, norm, block.query_key, None, None, x, above, below, sums, rows)
-        gram = sums[:, : width * padded].unflatten(1, (block.heads, head, padded))[..., :head]
-        q2, k2 = sums[:, width * padded :][:, : 2 * width].unflatten(1, (2, block.heads, head)).unbind(1)
+        gram = sums[:, : width * padded].reshape(sets, block.heads, head, padded)[..., :head]
+        q2, k2 = sums[:, width * padded :][:, : 2 * width].reshape(sets, 2, block.heads, head).unbind(1)
         return gram, q2, k2
 
     def attend(

@@ -1,7 +1,7 @@
 """How much memory a photo takes, and what to do if it may take less.
 
-The working set is small: a few rows of wide intermediates per thread. What grows with the photo are the feature
-maps, at most the four levels at once or the decoder's at level 1. What does not fit under the limit waits on disk.
+The working set is small: a few rows of wide intermediates per thread. What grows with the photo are the
+feature maps, at most the four levels at once or the decoder's at level 1. What does not fit waits on disk.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def make_plan(
         ConfigError: if no way is small enough; the message says which limit is.
     """
     maps = _maps(config, height, width, storage)
-    photos = 4 * height * width * (2 * config.in_channels + 3 * config.scale**2 * (2 if config.scale > 1 else 1))
+    photos = (
+        4 * height * width * (2 * config.in_channels + 3 * config.scale**2 * (2 if config.scale > 1 else 1))
+    )
     folder = folder or Path(tempfile.gettempdir())
 
     def attempt(threads: int, *, keep_packed: bool) -> Plan:
@@ -106,7 +108,11 @@ def make_plan(
         peak = fixed + (threads * PIECE if kept else 0) + _most(maps, kept)
         return Plan(threads, storage, keep_packed, kept, peak, spilled, folder)
 
-    plans = [attempt(threads, keep_packed=True), attempt(threads, keep_packed=False), attempt(1, keep_packed=False)]
+    plans = [
+        attempt(threads, keep_packed=True),
+        attempt(threads, keep_packed=False),
+        attempt(1, keep_packed=False),
+    ]
     if max_memory is None:
         return plans[0]
     whole = [plan for plan in plans[:2] if not plan.spilled and plan.peak <= max_memory]
@@ -127,9 +133,7 @@ _OVERHEAD = 24 * 2**20
 def _maps(config: ModelConfig, height: int, width: int, storage: torch.dtype) -> dict[str, tuple[int, int]]:
     """Rows and bytes per row of each map that is ever held whole."""
     size, height, width = storage.itemsize, height // config.unshuffle, width // config.unshuffle
-    maps = {
-        f"level {i + 1}": (height >> i, (width >> i) * config.widths[i] * size) for i in range(LEVELS)
-    }
+    maps = {f"level {i + 1}": (height >> i, (width >> i) * config.widths[i] * size) for i in range(LEVELS)}
     maps["decoder 1"] = (height, width * 2 * config.dim * size)
     return maps
 
@@ -174,14 +178,16 @@ def _working(config: ModelConfig, height: int, width: int) -> int:  # noqa: ARG0
     width //= config.unshuffle
     rings = []
     for level in range(LEVELS):
-        channels, across = config.widths[max(level, 1)] , max(1, width >> level)
+        channels, across = config.widths[max(level, 1)], max(1, width >> level)
         wide = 2 * (config.hidden(channels) + 16) + 3 * channels
         rings.append((across + 2) * wide * 4 * (3 + 128 // across) + 512 * wide * 4)
     # A pipeline holds a few rows of each of its stages, twice while they are joined; the last is the widest.
     tail = config.scale * config.unshuffle
     across = width * tail
     rows = max(1, STEP // across) + 4 * tail
-    windows = 2 * rows * across * 2 * config.dim * 4 // (1 if config.tail in ("shuffle", "nearest") else tail**2)
+    windows = (
+        2 * rows * across * 2 * config.dim * 4 // (1 if config.tail in ("shuffle", "nearest") else tail**2)
+    )
     return max(rings) + max(windows, 24 * 2**20)
 
 

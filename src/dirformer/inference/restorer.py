@@ -7,6 +7,7 @@ file name, its neighbours, the order or the batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,8 +19,11 @@ from dirformer.catalog import find_weights
 from dirformer.convert import load_stage2
 from dirformer.device import choose_device, seeded_generator
 from dirformer.errors import ConfigError, PhotoError
+from dirformer.inference.plan import parse_bytes
+from dirformer.inference.streaming import Engine
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+STORAGES = {"32bit": torch.float32, "16bit": torch.bfloat16}
 
 
 class Restorer:
@@ -28,24 +32,41 @@ class Restorer:
     Args:
         model: a name that `dirformer models` lists, or a weight file.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: `float32`, or `bfloat16` / `float16` under autocast.
+        precision: of the large products: `float32`, `bfloat16` or `float16`; all else stays float32.
+        max_memory: what restoring a photo may take beside the network, such as `2GiB`. Results do not
+            depend on it; feature maps that do not fit wait on disk. None: what the machine has.
+        storage: of feature maps, `32bit` or `16bit`; 16 bit halve what grows with the photo, at a loss.
 
     Raises:
         CheckpointError: if the weights are not there or not those of a stage-2 network.
-        ConfigError: for a device or precision that does not exist.
+        ConfigError: for a device, precision, storage or limit that does not exist.
     """
 
-    def __init__(self, model: str | Path, *, device: str = "auto", precision: str = "float32") -> None:
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        max_memory: str | int | None = None,
+        storage: str = "32bit",
+    ) -> None:
+        for name, value, choices in (("precision", precision, PRECISIONS), ("storage", storage, STORAGES)):
+            if value not in choices:
+                raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
         path = find_weights(model)
         self.name = str(model)
         self.device, self.precision = choose_device(device), precision
         self.model = load_stage2(path).to(self.device)
         self.config = self.model.config
         self.task, self.scale = self.config.task, self.config.scale
+        self.engine = Engine(
+            self.model,
+            precision=PRECISIONS[precision],
+            storage=STORAGES[storage],
+            max_memory=parse_bytes(max_memory) if isinstance(max_memory, str) else max_memory,
+        )
 
-    @torch.inference_mode()
     def restore(
         self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 y x"] | None = None, seed: int = 0
     ) -> Float[Tensor, "3 H W"]:
@@ -62,16 +83,27 @@ class Restorer:
 
         Raises:
             PhotoError: if the mask is missing, superfluous or of another size.
+            ConfigError: if the photo does not fit under `max_memory`.
         """
+        return self._restore(self.engine.restore, pixels, mask, seed)
+
+    def restore_whole(
+        self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 y x"] | None = None, seed: int = 0
+    ) -> Float[Tensor, "3 H W"]:
+        """Restore by the plain modules, the photo as a whole, in float32: what `restore` is held against."""
+        return self._restore(self.model, pixels, mask, seed)
+
+    @torch.inference_mode()
+    def _restore(
+        self, network: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, mask: Tensor | None, seed: int
+    ) -> Tensor:
         lq = self._input(pixels, mask)
         generator = seeded_generator(seed, _bytes(lq))
         # Drawn before padding and on the CPU: neither depends on the network's needs nor on the device.
         noise = torch.randn(self.model.noise_shape, generator=generator)[:, None]
         height, width = lq.shape[1:]
         padded = pad_to_multiple(lq[None], self.config.multiple).to(self.device)
-        dtype = PRECISIONS[self.precision]
-        with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            restored = self.model(padded, noise.to(self.device))[0]
+        restored = network(padded, noise.to(self.device))[0]
         restored = restored[:, : height * self.scale, : width * self.scale].float().cpu().clamp(0, 1)
         return restored if mask is None else mask * restored + (1 - mask) * pixels
 

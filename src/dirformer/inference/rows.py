@@ -83,7 +83,9 @@ class Convolved:
     Rows already computed are kept while a reader may still need them, so nothing is computed twice.
     """
 
-    def __init__(self, kernels: Any, conv: Any, source: Source, shuffle: int = 0, added: Source | None = None) -> None:
+    def __init__(
+        self, kernels: Any, conv: Any, source: Source, shuffle: int = 0, added: Source | None = None
+    ) -> None:
         up, down = max(1, shuffle), max(1, -shuffle)
         self.height, self.width = source.height * up // down, source.width * up // down
         self._kernels, self._conv, self._source, self._added = kernels, conv, source, added

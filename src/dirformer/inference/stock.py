@@ -1,7 +1,7 @@
 """The row kernels in stock torch: any device and precision, no compiler; the other half of `native.py`.
 
-Each function takes a band of rows `y x c` with the rows above and below it as they were before the sweep (None
-outside the photo), and works strip by strip, so that the wide intermediates stay in the cache.
+Each function takes a band of rows `y x c` with the rows above and below it as they were before the sweep
+(None outside the photo), and works strip by strip, so that the wide intermediates stay in the cache.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class StockKernels:
         """Transpose the matrix that takes values to the attention's output, in the products' precision."""
         return mixing.T.contiguous().to(self.precision)
 
-    def pack_conv(self, conv: nn.Conv2d, shuffle: int = 0, slope: float = 1.0) -> tuple[nn.Conv2d, int, float]:
+    def pack_conv(
+        self, conv: nn.Conv2d, shuffle: int = 0, slope: float = 1.0
+    ) -> tuple[nn.Conv2d, int, float]:
         """Return the convolution with what follows it: a pixel-shuffle (−2: unshuffle), a leaky ReLU."""
         return conv, shuffle, slope
 
@@ -64,8 +66,11 @@ class StockKernels:
         sums = []
         for lo in range(0, len(x), rows):
             strip, edges = self._strip(x, above, below, lo, min(len(x), lo + rows))
-            qk = self._widen(strip, edges, norm, attention, attention.qkv, attention.qkv_depthwise, 0, 2 * width)
-            q, k = qk.float().flatten(0, 1).T.unflatten(0, (2, attention.heads, -1))[None].unbind(1)
+            qk = self._widen(
+                strip, edges, norm, attention, attention.qkv, attention.qkv_depthwise, 0, 2 * width
+            )
+            columns = qk.float().flatten(0, 1).T
+            q, k = columns.view(1, 2, attention.heads, -1, columns.shape[1]).unbind(1)
             sums.append(attention_statistics(q, k))
         gram, q2, k2 = (torch.cat(parts) for parts in zip(*sums, strict=True))
         return gram, q2, k2
@@ -82,7 +87,9 @@ class StockKernels:
         """Add the attention to the band `x`, in place."""
         attention, width = block.attention, x.shape[2]
         for part, strip, edges in self._in_place(x, above, below):
-            v = self._widen(strip, edges, norm, attention, attention.qkv, attention.qkv_depthwise, 2 * width, 3 * width)
+            v = self._widen(
+                strip, edges, norm, attention, attention.qkv, attention.qkv_depthwise, 2 * width, 3 * width
+            )
             self._add(part, strip, v.flatten(0, 1) @ mixing, attention.project.bias)
 
     def feed(
@@ -96,7 +103,9 @@ class StockKernels:
         """Add the feed-forward to the band `x`, in place."""
         feed = block.feed_forward
         for part, strip, edges in self._in_place(x, above, below):
-            wide = self._widen(strip, edges, norm, feed, feed.expand, feed.depthwise, 0, feed.expand.out_channels)
+            wide = self._widen(
+                strip, edges, norm, feed, feed.expand, feed.depthwise, 0, feed.expand.out_channels
+            )
             gate, value = wide.chunk(2, dim=2)
             rows = (F.gelu(gate) * value).flatten(0, 1)
             out = rows @ feed.project.weight.flatten(1).T.to(self.precision)
@@ -108,12 +117,12 @@ class StockKernels:
         """Convolve the band `x`; return float32 rows, shuffled where the packing says so."""
         layer, shuffle, slope = conv
         if layer.kernel_size[0] == 1:
-            out = F.linear(self._moved(x), self._cast(layer.weight.flatten(1)), self._cast(layer.bias))
+            out = F.linear(self._moved(x), self._cast(layer.weight.flatten(1)), self._bias(layer.bias))
         else:
             strip, _ = self._strip(x, above, below, 0, len(x))
             maps = self._moved(strip).movedim(2, 0)[None]  # channels-last in memory
             # The rows above and below are part of the strip; only columns are padded here.
-            maps = F.conv2d(maps, self._cast(layer.weight), self._cast(layer.bias), padding=(0, 1))
+            maps = F.conv2d(maps, self._cast(layer.weight), self._bias(layer.bias), padding=(0, 1))
             if shuffle:
                 maps = F.pixel_shuffle(maps, shuffle) if shuffle > 0 else F.pixel_unshuffle(maps, -shuffle)
             out = maps[0].movedim(0, 2)
@@ -162,7 +171,7 @@ class StockKernels:
             normed = F.layer_norm(strip, strip.shape[-1:], eps=NORM_EPS)
         normed = torch.addcmul(norm[1], normed, norm[0]).to(self.precision)
         weight, bias = expand.weight.flatten(1)[start:stop], expand.bias
-        wide = F.linear(normed, self._cast(weight), self._cast(None if bias is None else bias[start:stop]))
+        wide = F.linear(normed, self._cast(weight), self._bias(None if bias is None else bias[start:stop]))
         # Zero padding acts on the 1×1 convolution's output, not on what it was computed from.
         for outside, row in zip(edges, (0, -1), strict=True):
             if outside:
@@ -171,7 +180,7 @@ class StockKernels:
         out = F.conv2d(
             wide.movedim(2, 0)[None],
             self._cast(taps),
-            self._cast(None if bias is None else bias[start:stop]),
+            self._bias(None if bias is None else bias[start:stop]),
             padding=(0, 1),
             groups=stop - start,
         )
@@ -184,6 +193,8 @@ class StockKernels:
     def _moved(self, x: Tensor) -> Tensor:
         return x.to(self.device, self.precision)
 
-    def _cast(self, weight: Tensor | None) -> Tensor | None:
-        return None if weight is None else weight.to(self.precision)
+    def _cast(self, weight: Tensor) -> Tensor:
+        return weight.to(self.precision)
 
+    def _bias(self, bias: Tensor | None) -> Tensor | None:
+        return None if bias is None else bias.to(self.precision)

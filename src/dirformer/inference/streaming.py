@@ -15,6 +15,7 @@ over fixed blocks of rows, so results depend on neither the memory limit nor the
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -34,8 +35,8 @@ from dirformer.inference.rows import Convolved, Doubled, Joined, MapRows, PhotoR
 from dirformer.inference.stock import StockKernels
 from dirformer.networks.config import LEVELS
 from dirformer.networks.diffir import DiffIRS2
-from dirformer.networks.dirformer import Block, DIRformer, Level, ModulatedNorm
-from dirformer.networks.prior import CPEN, SLOPE
+from dirformer.networks.dirformer import Block, DIRformer, ModulatedNorm
+from dirformer.networks.prior import CPEN, SLOPE, ResidualBlock
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ Kernels = NativeKernels | StockKernels
 
 
 def choose_kernels(precision: torch.dtype = torch.float32, device: torch.device | None = None) -> Kernels:
-    """Return the compiled kernels where they can be built for this device and precision, else stock torch's."""
+    """Return the compiled kernels where they can be built for device and precision, else stock torch's."""
     if device is None or device.type == "cpu":
         try:
             return NativeKernels(precision)
@@ -109,11 +110,13 @@ class Engine:
         return unlimited if free is None or unlimited.peak <= 0.9 * free else plan(max_memory=int(0.9 * free))
 
     @torch.inference_mode()
-    def restore(self, lq: Float[Tensor, "b c h w"], noise: Float[Tensor, "n b p"]) -> Float[Tensor, "b 3 H W"]:
+    def restore(
+        self, lq: Float[Tensor, "b c h w"], noise: Float[Tensor, "n b p"]
+    ) -> Float[Tensor, "b 3 H W"]:
         """Restore as the network does: `model(lq, noise)`."""
         # Photo by photo, so that none's bytes depend on the others of its batch.
-        conditions = self.condition(lq).split(1)
-        priors = [self.model.estimate(d, z)[-1] for d, z in zip(conditions, noise.split(1, dim=1), strict=True)]
+        pairs = zip(torch.split(self.condition(lq), 1), torch.split(noise, 1, dim=1), strict=True)
+        priors = [self.model.estimate(condition, z)[-1] for condition, z in pairs]
         return self.restore_under(lq, torch.cat(priors))
 
     @torch.inference_mode()
@@ -128,7 +131,7 @@ class Engine:
         self, lq: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b 3 H W"]:
         """The DIRformer under a given IPR: `model.dirformer(lq, prior)`."""
-        photos = list(zip(lq.split(1), prior.split(1), strict=True))
+        photos = list(zip(torch.split(lq, 1), torch.split(prior, 1), strict=True))
         return torch.stack([self._checked(photo, z) for photo, z in photos])
 
     def _checked(self, lq: Tensor, prior: Tensor) -> Tensor:
@@ -139,15 +142,27 @@ class Engine:
         except torch.OutOfMemoryError:
             if self._on_host or self._on_cpu:
                 raise
-            log.warning("%d×%d: too large for %s; maps wait on the host", lq.shape[3], lq.shape[2], self.kernels.device)
+            log.warning(
+                "%d×%d: too large for %s; maps wait on the host",
+                lq.shape[3],
+                lq.shape[2],
+                self.kernels.device,
+            )
             self._on_host = True
             return self._checked(lq, prior)
         if self.kernels.precision == torch.float32 or bool(out.isfinite().all()):
             return out
         log.warning("16-bit arithmetic overflowed; this photo is restored in float32")
+        return self._in_float32().restore_under(lq, prior)[0]
+
+    def _in_float32(self) -> Engine:
         return Engine(
-            self.model, storage=self.storage, max_memory=self.max_memory, threads=self.threads, folder=self.folder
-        )._checked(lq, prior)
+            self.model,
+            storage=self.storage,
+            max_memory=self.max_memory,
+            threads=self.threads,
+            folder=self.folder,
+        )
 
     # ---------------------------------------------------------------------------------------- networks
 
@@ -156,6 +171,7 @@ class Engine:
             x: Source = PhotoRows(lq, cpen.lq_factor)
             x = self._convolved(cpen.embed, x, slope=SLOPE)
             for block in cpen.blocks:
+                assert isinstance(block, ResidualBlock)
                 x = self._convolved(block.second, self._convolved(block.first, x, slope=SLOPE), added=x)
             for widen in cpen.widen:
                 x = self._convolved(widen, x, slope=SLOPE)
@@ -236,8 +252,9 @@ class Engine:
         self._in_bands(x.height, write)
         return out
 
-    def _level(self, x: Map, level: Level, prior: Tensor) -> None:
-        for block in level:
+    def _level(self, x: Map, level: nn.Module, prior: Tensor) -> None:
+        for block in level.children():
+            assert isinstance(block, Block)
             packed = self._pack(block, functools.partial(self.kernels.pack_block, block))
             norm = _folded(block.attention.norm, prior)
             mixing = self._mixing(x, block, packed, norm)
@@ -309,10 +326,10 @@ class Engine:
         blocks = -(-height // rows)
         count = self.kernels.bands(self.plan.threads, blocks)
         ends = [min(height, rows * (blocks * i // count)) for i in range(count + 1)]
-        return list(zip(ends, ends[1:], strict=False))
+        return list(itertools.pairwise(ends))
 
     def _block_rows(self, height: int, width: int) -> int:
-        """Rows per set of sums: a share of the height, whatever is done with them; even, for pixel-unshuffles."""
+        """Rows per set of sums: a share of the height; even, for the pixel-unshuffles."""
         return max(8, 2 * math.ceil(height / 128), self.kernels.strip(width) // 2 * 2)
 
     def _piece(self, x: Map) -> int:
@@ -323,7 +340,15 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------- parts
 
-    def _convolved(self, conv: nn.Conv2d, source: Source, shuffle: int = 0, slope: float = 1.0, added: Source | None = None) -> Source:
+    def _convolved(
+        self,
+        conv: nn.Module,
+        source: Source,
+        shuffle: int = 0,
+        slope: float = 1.0,
+        added: Source | None = None,
+    ) -> Source:
+        assert isinstance(conv, nn.Conv2d)
         packed = self._pack(conv, lambda: self.kernels.pack_conv(conv, shuffle, slope))
         return Convolved(self.kernels, packed, source, shuffle, added)
 
@@ -376,7 +401,9 @@ class Engine:
                 yield
                 return
 
-            with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as self._pool:
+            with ThreadPoolExecutor(
+                plan.threads, initializer=torch.set_num_threads, initargs=(1,)
+            ) as self._pool:
                 yield
         finally:
             self._pool = None

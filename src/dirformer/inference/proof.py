@@ -1,0 +1,72 @@
+"""The proof on the user's own photo: streamed against whole, and memory against its limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dirformer.inference.files import Job
+from dirformer.inference.plan import available_memory
+from dirformer.inference.restorer import Restorer, pad_to_multiple
+from dirformer.photo import read_mask, read_photo
+
+WHOLE = 160
+"""Bytes per pixel and channel of level 1 that the plain modules take at most, measured, rounded up."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What one photo showed."""
+
+    photo: Path
+    difference: float | None
+    """Largest difference of the streamed from the whole result, pixels in [0, 1]; None: that did not fit."""
+    peak: int | None
+    """Bytes the process grew by at most while streaming; None where the system does not tell."""
+    planned: int
+    """Bytes the plan expected."""
+    limit: int | None
+    """Bytes it was given."""
+
+    def __str__(self) -> str:
+        if self.difference is None:
+            exact = "too large to be restored as a whole here"
+        else:
+            exact = f"largest difference to the whole photo's result {self.difference:.1e}"
+        peak = "unknown" if self.peak is None else f"{self.peak / 2**20:.0f} MiB"
+        limit = "none" if self.limit is None else f"{self.limit / 2**20:.0f} MiB"
+        memory = f"peak memory {peak} (planned {self.planned / 2**20:.0f} MiB, limit {limit})"
+        return f"{self.photo}: {exact}; {memory}"
+
+
+def prove(restorer: Restorer, job: Job, *, seed: int = 0) -> Proof:
+    """Restore one photo by the engine and, where that fits into memory, as a whole by the plain modules."""
+    pixels = read_photo(job.photo).pixels
+    mask = None if job.mask is None else read_mask(job.mask)
+    before = _forget_peak()
+    streamed = restorer.restore(pixels, mask, seed)
+    peak = None if before is None else _status("VmHWM") - before
+    config = restorer.config
+    height, width = pad_to_multiple(pixels[None], config.multiple).shape[2:]
+    needed = (
+        WHOLE * config.dim * height * width // config.unshuffle**2 + 64 * 3 * height * width * config.scale**2
+    )
+    free = available_memory()
+    difference = None
+    if free is None or needed < 0.9 * free:
+        difference = float((streamed - restorer.restore_whole(pixels, mask, seed)).abs().max())
+    return Proof(job.photo, difference, peak, restorer.engine.plan.peak, restorer.engine.max_memory)
+
+
+def _forget_peak() -> int | None:
+    """Reset the system's record of this process's peak; return its present size."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return _status("VmRSS")
+    except OSError:
+        return None
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
