@@ -6,6 +6,7 @@ feature maps, at most the four levels at once or the decoder's at level 1. What 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from dataclasses import dataclass, field
@@ -72,6 +73,21 @@ def available_memory() -> int | None:
         return None
     sizes = dict(line.split(":") for line in lines)
     return int(sizes["MemAvailable"].split()[0]) * 1024
+
+
+def process_memory(field: str) -> int | None:
+    """Return the bytes this process holds: `VmRSS` now, `VmHWM` at most; None where unknown."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
+
+
+def forget_peak_memory() -> None:
+    """Let `VmHWM` start afresh, where the system can do that."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def make_plan(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dirformer.inference.files import Job
-from dirformer.inference.plan import available_memory
+from dirformer.inference.plan import available_memory, forget_peak_memory, process_memory
 from dirformer.inference.restorer import Restorer, pad_to_multiple
 from dirformer.photo import read_mask, read_photo
 
@@ -22,7 +22,7 @@ class Proof:
     difference: float | None
     """Largest difference of the streamed from the whole result, pixels in [0, 1]; None: that did not fit."""
     peak: int | None
-    """Bytes the process grew by at most while streaming; None where the system does not tell."""
+    """Most bytes held while streaming, above those with the weights loaded; None where unknown."""
     planned: int
     """Bytes the plan expected."""
     limit: int | None
@@ -43,9 +43,10 @@ def prove(restorer: Restorer, job: Job, *, seed: int = 0) -> Proof:
     """Restore one photo by the engine and, where that fits into memory, as a whole by the plain modules."""
     pixels = read_photo(job.photo).pixels
     mask = None if job.mask is None else read_mask(job.mask)
-    before = _forget_peak()
+    forget_peak_memory()
     streamed = restorer.restore(pixels, mask, seed)
-    peak = None if before is None else _status("VmHWM") - before
+    sizes = process_memory("VmHWM"), restorer.loaded_memory
+    peak = None if sizes[0] is None or sizes[1] is None else sizes[0] - sizes[1]
     config = restorer.config
     height, width = pad_to_multiple(pixels[None], config.multiple).shape[2:]
     needed = (
@@ -56,17 +57,3 @@ def prove(restorer: Restorer, job: Job, *, seed: int = 0) -> Proof:
     if free is None or needed < 0.9 * free:
         difference = float((streamed - restorer.restore_whole(pixels, mask, seed)).abs().max())
     return Proof(job.photo, difference, peak, restorer.engine.plan.peak, restorer.engine.max_memory)
-
-
-def _forget_peak() -> int | None:
-    """Reset the system's record of this process's peak; return its present size."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        return _status("VmRSS")
-    except OSError:
-        return None
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -19,7 +19,7 @@ from dirformer.catalog import find_weights
 from dirformer.convert import load_stage2
 from dirformer.device import choose_device, seeded_generator
 from dirformer.errors import ConfigError, PhotoError
-from dirformer.inference.plan import parse_bytes
+from dirformer.inference.plan import parse_bytes, process_memory
 from dirformer.inference.streaming import Engine
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -60,6 +60,7 @@ class Restorer:
         self.model = load_stage2(path).to(self.device)
         self.config = self.model.config
         self.task, self.scale = self.config.task, self.config.scale
+        self.loaded_memory = process_memory("VmRSS")
         self.engine = Engine(
             self.model,
             precision=PRECISIONS[precision],
