@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from dirformer.errors import OutputError
 
 PAGE = mmap.PAGESIZE
 
@@ -16,7 +19,7 @@ class Map:
     """A feature map `y x c`, channels side by side.
 
     `resident` rows stay in memory; of the rest only what is being worked on, the remainder lies in an unnamed
-    file in `folder`. Rows can be given back before the map is: `release`.
+    file in `folder`; OutputError if there is no room. Rows can be given back before the map is: `release`.
     """
 
     def __init__(
@@ -42,9 +45,7 @@ class Map:
             return
         size = height * self.row_bytes
         if self.resident < height:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.truncate(size)
-                self._pages = mmap.mmap(file.fileno(), size)
+            self._pages = _on_disk(size, folder)
         elif hasattr(mmap, "MADV_DONTNEED"):
             # Private pages: those given back are freed at once.
             self._pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -66,3 +67,19 @@ class Map:
         last = stop * self.row_bytes if stop == self.height else stop * self.row_bytes // PAGE * PAGE
         if last > first:
             self._pages.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _on_disk(size: int, folder: Path | None) -> mmap.mmap:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                # Room is taken now: a full disk would otherwise end the process at some later row.
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            return mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        raise OutputError(
+            f"{size / 2**20:.0f} MiB of feature maps cannot wait in {folder or tempfile.gettempdir()} "
+            f"({error.strerror}); raise the memory limit, or set TMPDIR to a folder with room"
+        ) from error
