@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dirformer.errors import DirformerError
     from dirformer.evaluation.run import evaluate
     from dirformer.evaluation.validation import train
+    from dirformer.inference.files import restore
     from dirformer.inference.restorer import Restorer
     from dirformer.networks.config import ModelConfig
     from dirformer.networks.diffir import DiffIRS1, DiffIRS2
@@ -32,6 +33,7 @@ _HOMES = {
     "degradation": "dirformer.degradations.pipeline",
     "evaluate": "dirformer.evaluation.run",
     "load": "dirformer.checkpoints",
+    "restore": "dirformer.inference.files",
     "train": "dirformer.evaluation.validation",
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "degradation",
     "evaluate",
     "load",
+    "restore",
     "train",
 ]
 

@@ -10,6 +10,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -68,16 +69,16 @@ def restore(
                     f"--{field} is {wanted}, but {name} is a {restorer.task} ×{restorer.scale} network"
                 )
         say(f"{name}: {restorer.task} ×{restorer.scale} on {restorer.device}")
-        records = restore_files(restorer, jobs, seed=seed)
-        for record in progress(records, len(jobs), "restoring"):
-            if record.error is None:
+        with progress_bar(len(jobs), "restoring") as show:
+            for record in restore_files(restorer, jobs, seed=seed, on_progress=show):
+                if record.error is not None:
+                    errors.append(record.error)
+                    continue
                 say(f"{record.job.photo} → {record.job.output} ({record.seconds:.1f} s)")
                 if max_memory is not None:
                     say(f"  {restorer.engine.plan}")
                 if prove_it:
                     say(f"  {prove(restorer, record.job, seed=seed)}")
-            else:
-                errors.append(record.error)
     for error in errors:
         complain(str(error))
     if errors:
@@ -464,13 +465,24 @@ def write_json(path: Path | None, value: dict[str, Any]) -> None:
 
 def progress(records: Iterable[T], total: int, label: str) -> Iterator[T]:
     """Pass records through, with a bar and an ETA where somebody is looking."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with progress_bar(total, label) as show:
+        for done, record in enumerate(records, start=1):
+            yield record
+            show(float(done))
 
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+@contextmanager
+def progress_bar(total: int, label: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar and an ETA where somebody is looking; yield the function that moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+    columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), count, TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield from bar.track(records, total=total)
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def main() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dirformer.catalog import default_model
 from dirformer.errors import ConfigError, DirformerError, OutputError, PhotoError
 from dirformer.inference.restorer import Restorer, enlarge
 from dirformer.photo import SUFFIXES, check_suffix, list_photos, read_mask, read_photo, write_photo
@@ -74,10 +76,52 @@ def plan_jobs(
     return jobs, errors
 
 
-def restore_files(restorer: Restorer, jobs: list[Job], *, seed: int = 0) -> Iterator[Restored]:
-    """Restore each job in turn and yield what became of it."""
-    for job in jobs:
+def restore(
+    photo: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    task: str | None = None,
+    mask: str | Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Path:
+    """Restore one photo file to another, as `dirformer restore` does; return the file written.
+
+    Args:
+        photo: file to read.
+        out: file to write, or a folder.
+        model: a shipped model's name or a weight file; None chooses by task and mask.
+        task: `sr`, `realsr`, `deblurring` or `inpainting`.
+        mask: file of holes, for inpainting.
+        seed: another seed is another draw of the diffusion's start.
+        overwrite: replace a result that exists.
+
+    Raises:
+        DirformerError: of the kind that fits, in one line.
+    """
+    hole = None if mask is None else Path(mask)
+    jobs, errors = plan_jobs([Path(photo)], Path(out), mask=hole, overwrite=overwrite)
+    if errors:
+        raise errors[0]
+    restorer = Restorer(model or default_model(task, has_mask=hole is not None).name)
+    if task not in (None, restorer.task):
+        raise ConfigError(f"task is {task}, but {restorer.name} is a {restorer.task} network")
+    restore_file(restorer, jobs[0], seed=seed)
+    return jobs[0].output
+
+
+def restore_files(
+    restorer: Restorer, jobs: list[Job], *, seed: int = 0, on_progress: Callable[[float], None] | None = None
+) -> Iterator[Restored]:
+    """Restore each job in turn and yield what became of it.
+
+    `on_progress` is told the number of photos done, with the share of the one at work.
+    """
+    for number, job in enumerate(jobs):
         start, error = time.perf_counter(), None
+        if on_progress is not None:
+            restorer.engine.on_progress = functools.partial(_add, on_progress, number)
         try:
             restore_file(restorer, job, seed=seed)
         except DirformerError as problem:
@@ -99,6 +143,10 @@ def restore_file(restorer: Restorer, job: Job, *, seed: int = 0) -> None:
         pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
     alpha = None if photo.alpha is None else enlarge(photo.alpha, restorer.scale)
     write_photo(job.output, replace(photo, pixels=pixels, alpha=alpha))
+
+
+def _add(on_progress: Callable[[float], None], done: int, share: float) -> None:
+    on_progress(done + share)
 
 
 def _mask_for(photo: Path, mask: Path | None) -> Path | None:

@@ -33,7 +33,7 @@ from dirformer.inference.native import CompilerMissingError, NativeKernels
 from dirformer.inference.plan import PIECE, STEP, Plan, available_memory, make_plan
 from dirformer.inference.rows import Convolved, Doubled, Joined, MapRows, PhotoRows, Source
 from dirformer.inference.stock import StockKernels
-from dirformer.networks.config import LEVELS
+from dirformer.networks.config import LEVELS, ModelConfig
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.networks.dirformer import Block, DIRformer, ModulatedNorm
 from dirformer.networks.prior import CPEN, SLOPE, ResidualBlock
@@ -86,6 +86,9 @@ class Engine:
         self._packed: dict[nn.Module, Any] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._on_host = False
+        self.on_progress: Callable[[float], None] | None = None
+        """Told the share of a photo's work that is done, behind each block."""
+        self._done, self._work = 0.0, 1.0
 
     @property
     def _on_cpu(self) -> bool:
@@ -191,6 +194,7 @@ class Engine:
     def _dirformer(self, net: DIRformer, lq: Tensor, prior: Tensor) -> Tensor:
         config = net.config
         photo = PhotoRows(lq, config.unshuffle)
+        self._done, self._work = 0.0, _work(config, photo.height * photo.width)
         x = self._map("level 1", photo.height, photo.width, config.dim)
         self._fill(x, lambda: self._convolved(net.embed, photo))
         self._level(x, net.encoder[0], prior)
@@ -261,6 +265,9 @@ class Engine:
             self._sweep(x, functools.partial(self.kernels.attend, packed, norm, mixing))
             norm = _folded(block.feed_forward.norm, prior)
             self._sweep(x, functools.partial(self.kernels.feed, packed, norm))
+            self._done += x.height * x.width * x.channels**2
+            if self.on_progress is not None:
+                self.on_progress(self._done / self._work)
 
     def _mixing(self, x: Map, block: Block, packed: Any, norm: tuple[Tensor, Tensor]) -> Any:
         rows = self._block_rows(x.height, x.width)
@@ -413,3 +420,12 @@ class Engine:
 def _folded(norm: ModulatedNorm, prior: Float[Tensor, "1 p"]) -> tuple[Tensor, Tensor]:
     scale, shift = norm.folded(prior)
     return scale[0].float().contiguous(), shift[0].float().contiguous()
+
+
+def _work(config: ModelConfig, pixels: int) -> float:
+    """Return the work of all blocks, pixels × channels² each: nearly all of a photo's time."""
+    counts = [*zip(config.blocks, config.widths, range(LEVELS), strict=True)]
+    # The decoder repeats levels 3 to 1, at twice the width on level 1; refinement stands there too.
+    counts += [(config.blocks[i], config.widths[max(i, 1)], i) for i in range(LEVELS - 1)]
+    counts.append((config.refinement_blocks, 2 * config.dim, 0))
+    return sum(count * width**2 * pixels / 4**level for count, width, level in counts)
