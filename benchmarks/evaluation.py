@@ -1,6 +1,6 @@
 """Metric throughput, and what an evaluation spends outside the network.
 
-    python benchmarks/evaluation.py [--photos 10] [--json FILE]
+    python benchmarks/evaluation.py [--photos 10] [--quick] [--json FILE]
 
 CPU time of one thread throughout: wall time of a shared machine says little. GT photos are 1280×720; the
 network is `sr-x4-compact` (shipped weights if they are there, else random ones: time does not depend on
@@ -91,6 +91,7 @@ def evaluation_share(photos: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="two photos only")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -98,7 +99,7 @@ def main() -> None:
     print("CPU seconds per 1280×720 pair, one thread:")
     for name, seconds in metrics.items():
         print(f"  {name:12} {seconds:6.3f} s   {1 / seconds:6.1f} pairs/s")
-    share = evaluation_share(arguments.photos)
+    share = evaluation_share(2 if arguments.quick else arguments.photos)
     print(
         f"evaluating {share['photos']} photos of 720p with sr-x4-compact: {share['seconds']:.1f} s, "
         f"{100 * share['share_outside']:.1f} % outside the network"
