@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -139,11 +139,6 @@ def side_by_side(photos: Iterable[Float[Tensor, "3 h w"]], gap: int = 8) -> Floa
             panels.append(photo.new_ones(3, photo.shape[1], gap))
         panels.append(photo)
     return torch.cat(panels, dim=2)
-
-
-def grey_out(photo: Photo, pixels: Float[Tensor, "3 h w"]) -> Photo:
-    """Return `photo` with other pixels of the same size, its surroundings kept."""
-    return replace(photo, pixels=pixels)
 
 
 def _open(path: Path) -> Image.Image:
