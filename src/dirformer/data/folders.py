@@ -74,7 +74,8 @@ def pair_photos(lq: Path, gt: Path, pattern: str = "{}") -> list[Pair]:
     """
     if pattern.count("{}") != 1:
         raise DataError(f"pattern {pattern!r} needs one {{}} where the name goes, such as {{}}x4")
-    clean, degraded = _by_name(find_photos(gt)), _by_name(find_photos(lq))
+    clash = "have the same name; pairs need one of each"
+    clean, degraded = by_name(find_photos(gt), clash), by_name(find_photos(lq), clash)
     wanted = {pattern.format(name): name for name in clean}
     for name in sorted(wanted.keys() ^ degraded.keys()):
         if name in wanted:
@@ -161,11 +162,12 @@ def _size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _by_name(photos: list[Path]) -> dict[str, Path]:
+def by_name(photos: list[Path], clash: str) -> dict[str, Path]:
+    """Return photos by name without suffix; DataError names the first two of one name, and the `clash`."""
     named: dict[str, Path] = {}
     for path in photos:
         if path.stem in named:
-            raise DataError(f"{named[path.stem]} and {path} have the same name; pairs need one of each")
+            raise DataError(f"{named[path.stem]} and {path} {clash.format(name=path.stem)}")
         named[path.stem] = path
     return named
 

@@ -19,16 +19,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dirformer.data.folders import find_photos
+from dirformer.data.folders import by_name, find_photos
 from dirformer.data.manifest import Manifest
 from dirformer.degradations.base import integer
-from dirformer.degradations.masks import MASKS, MaskSettings, draw_mask, mask_settings
+from dirformer.degradations.masks import MaskSettings, draw_mask, mask_settings
 from dirformer.degradations.motion import average_frames
 from dirformer.degradations.pipeline import DEGRADATIONS, degradation
 from dirformer.device import seeded_generator
 from dirformer.errors import ConfigError, DataError, DirformerError
 from dirformer.files import atomic_path
 from dirformer.photo import Photo, read_rgb, write_photo
+
+CLASH = "would both become {name}.png; rename one"
+"""What to say of two photos whose results would be one file."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def degrade_photos(
         OutputError: if `out` holds a test set of other settings.
     """
     degrade = degradation(kind, scale or _first_scale(kind))
-    photos = _by_stem(find_photos(source))
+    photos = by_name(find_photos(source), CLASH)
     header = {"degradation": kind, "scale": degrade.scale, "seed": seed, "settings": _settings(degrade)}
     manifest = Manifest(out, header, overwrite=overwrite)
 
@@ -183,7 +186,7 @@ def mask_photos(
         OutputError: if `out` holds a set of other settings.
     """
     settings = mask_settings(kind, size)
-    photos = _by_stem(find_photos(source))
+    photos = by_name(find_photos(source), CLASH)
     manifest = Manifest(
         out, {"masks": kind, "size": size, "seed": seed, "settings": asdict(settings)}, overwrite=overwrite
     )
@@ -256,15 +259,3 @@ def _first_scale(kind: str) -> int:
 
 def _settings(value: Any) -> dict[str, Any]:
     return {"class": type(value).__name__, **asdict(value)}
-
-
-def _by_stem(photos: list[Path]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for path in photos:
-        if path.stem in named:
-            raise DataError(f"{named[path.stem]} and {path} would both become {path.stem}.png; rename one")
-        named[path.stem] = path
-    return named
-
-
-MASK_KINDS = tuple(dict.fromkeys(kind for kind, _ in MASKS))
