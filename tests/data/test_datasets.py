@@ -90,7 +90,7 @@ def test_pairs_are_cropped_alike(tmp_path: Path) -> None:
 
 def test_masks_are_drawn_or_given(photos: list[Path], tmp_path: Path) -> None:
     """Drawn masks differ from sample to sample; given ones are cropped like their photo."""
-    drawn = MaskedCrops(photos, 32, seed=0, masks=mask_settings("training", 256))
+    drawn = MaskedCrops(photos, 32, seed=0, masks=[mask_settings("training", 256)])
     masks = [drawn[number]["mask"] for number in range(8)]
     assert all(mask.shape == (1, 32, 32) and mask.dtype == torch.uint8 for mask in masks)
     assert len({mask.numpy().tobytes() for mask in masks}) > 1

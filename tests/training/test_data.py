@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from dirformer.data.shards import write_index, write_shard
 from dirformer.device import seeded_generator
 from dirformer.errors import ConfigError
 from dirformer.training.config import TrainConfig
-from dirformer.training.loop import degrade_crops, training_data
+from dirformer.training.samples import Samples, degrade_crops
 from helpers import picture
 
 
@@ -36,20 +37,21 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", ["realsr", "realsr-released", "bicubic"])
 def test_a_recipe_names_its_degradation(photos: Path, kind: str) -> None:
     """Patches have the recipe's size, and the draws follow from the seed and the sample's number."""
-    degrade, crops = training_data(recipe(photos, degradation=kind))
-    gt = torch.stack([crops[n]["gt"] for n in range(2)]).float() / 255
-    one, other = (degrade_crops(degrade, gt, [seeded_generator(0, n) for n in range(2)]) for _ in "12")
-    assert one[0].shape == (2, 3, 16, 16) and one[1].shape == (2, 3, 64, 64)
-    assert torch.equal(one[0], other[0])
+    samples = Samples(recipe(photos, degradation=kind))
+    raw = default_collate([samples.dataset[n] for n in range(2)])
+    one, other = (samples.prepare(raw, 0, torch.device("cpu")) for _ in "12")
+    assert one.lq.shape == (2, 3, 16, 16) and one.gt.shape == (2, 3, 64, 64)
+    assert torch.equal(one.lq, other.lq)
 
 
 def test_a_crop_is_degraded_as_its_photo_is(photos: Path) -> None:
     """Behind the margin, bicubic crops equal those of the degraded photo."""
-    degrade, crops = training_data(recipe(photos))
-    gt = crops[0]["gt"][None].float() / 255
-    lq, _ = degrade_crops(degrade, gt, seeded_generator(0))
+    samples = Samples(recipe(photos))
+    assert samples.degrade is not None
+    gt = samples.dataset[0]["gt"][None].float() / 255
+    lq, _ = degrade_crops(samples.degrade, gt, seeded_generator(0))
     grown = torch.nn.functional.pad(gt, [8] * 4, mode="reflect")
-    assert torch.equal(lq, degrade(grown, seeded_generator(0))[..., 6:-6, 6:-6])
+    assert torch.equal(lq, samples.degrade(grown, seeded_generator(0))[..., 6:-6, 6:-6])
 
 
 def test_a_folder_of_shards_is_trained_on(photos: Path, tmp_path: Path) -> None:
@@ -58,8 +60,7 @@ def test_a_folder_of_shards_is_trained_on(photos: Path, tmp_path: Path) -> None:
     shards.mkdir()
     write_shard(shards / "shard-000000.tar", [(p.name, p.read_bytes()) for p in sorted(photos.iterdir())])
     write_index(shards)
-    _, from_shards = training_data(recipe(shards))
-    _, from_folder = training_data(recipe(photos))
+    from_shards, from_folder = (Samples(recipe(folder)).dataset for folder in (shards, photos))
     assert all(torch.equal(from_shards[n]["gt"], from_folder[n]["gt"]) for n in range(5))
     with pytest.raises(ConfigError, match="without has no effect on shards"):
-        training_data(recipe(shards, without=tmp_path / "list.txt"))
+        Samples(recipe(shards, without=tmp_path / "list.txt"))

@@ -11,21 +11,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from dirformer.data.folders import Pair
-from dirformer.degradations.masks import MaskSettings, draw_mask
+from dirformer.degradations.base import integer, uniform
+from dirformer.degradations.masks import MaskSettings, draw_window
 from dirformer.device import seeded_generator
 from dirformer.errors import DataError
 from dirformer.photo import read_mask, read_rgb
 
 Key = int | tuple[int, int]
 """Which sample, and with which side of the crop if not the data set's own."""
+Augment = Literal["turns", "flips", "none"]
+"""Crops are turned and flipped (eight ways), flipped left to right, or left as they are."""
 
 
 @runtime_checkable
@@ -62,14 +66,16 @@ class PhotoFiles:
 
 
 class Crops(Dataset[dict[str, Any]], ABC):
-    """Square crops in one of eight flips and turns, as uint8.
+    """Square crops, flipped and turned at random as `augment` says, as uint8.
 
     Every epoch visits each photo once, in an order of its own. Decoded photos are kept as long as
     `cache_bytes` lasts.
     """
 
-    def __init__(self, count: int, side: int, seed: int, cache_bytes: int = 2**31) -> None:
-        self.count, self.side, self.seed = count, side, seed
+    def __init__(
+        self, count: int, side: int, seed: int, cache_bytes: int = 2**31, augment: Augment = "turns"
+    ) -> None:
+        self.count, self.side, self.seed, self.augment = count, side, seed, augment
         self.room = cache_bytes
         self.cache: dict[int, tuple[Tensor, ...]] = {}
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -93,6 +99,12 @@ class Crops(Dataset[dict[str, Any]], ABC):
     def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Crop one sample."""
 
+    def turn(self, generator: torch.Generator) -> int:
+        """Draw one of the turns that `augment` allows: quarter turns, and from 4 on flipped as well."""
+        if self.augment == "turns":
+            return integer(generator, 8)
+        return 4 * integer(generator, 2) if self.augment == "flips" else 0
+
     def _epoch(self, epoch: int) -> Tensor:
         if self.order[0] != epoch:
             generator = seeded_generator(self.seed, "epoch", epoch)
@@ -113,9 +125,16 @@ class Crops(Dataset[dict[str, Any]], ABC):
 class CleanCrops(Crops):
     """Crops of clean photos, which are degraded on the device."""
 
-    def __init__(self, photos: list[Path] | Source, side: int, seed: int, cache_bytes: int = 2**31) -> None:
+    def __init__(
+        self,
+        photos: list[Path] | Source,
+        side: int,
+        seed: int,
+        cache_bytes: int = 2**31,
+        augment: Augment = "turns",
+    ) -> None:
         self.source: Source = PhotoFiles(photos) if isinstance(photos, list) else photos
-        super().__init__(len(self.source), side, seed, cache_bytes)
+        super().__init__(len(self.source), side, seed, cache_bytes, augment)
 
     def read(self, number: int) -> tuple[Tensor, ...]:
         """Decode the photo; DataError where it is too small (in shards, sizes are not known before)."""
@@ -129,16 +148,24 @@ class CleanCrops(Crops):
     def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return {"gt"}."""
         place = _place(photos[0], side, generator)
-        return {"gt": _crop(photos[0], place, side, _turn(generator))}
+        return {"gt": _crop(photos[0], place, side, self.turn(generator))}
 
 
 class PairedCrops(Crops):
     """Aligned crops of pairs: LQ photos that exist already, and their GT."""
 
-    def __init__(self, pairs: list[Pair], scale: int, side: int, seed: int, cache_bytes: int = 2**31) -> None:
+    def __init__(
+        self,
+        pairs: list[Pair],
+        scale: int,
+        side: int,
+        seed: int,
+        cache_bytes: int = 2**31,
+        augment: Augment = "turns",
+    ) -> None:
         """Take pairs that `require_pairs` has checked; `side` is the GT's, a multiple of `scale`."""
         self.pairs, self.scale = pairs, scale
-        super().__init__(len(pairs), side, seed, cache_bytes)
+        super().__init__(len(pairs), side, seed, cache_bytes, augment)
 
     def read(self, number: int) -> tuple[Tensor, ...]:
         """Decode GT and LQ."""
@@ -149,7 +176,7 @@ class PairedCrops(Crops):
         """Return {"gt", "lq"}."""
         gt, lq = photos
         top, left = _place(lq, side // self.scale, generator)
-        turn = _turn(generator)
+        turn = self.turn(generator)
         return {
             "gt": _crop(gt, (top * self.scale, left * self.scale), side, turn),
             "lq": _crop(lq, (top, left), side // self.scale, turn),
@@ -164,14 +191,15 @@ class MaskedCrops(Crops):
         photos: list[Path] | list[Pair],
         side: int,
         seed: int,
-        masks: MaskSettings | None = None,
+        masks: Sequence[MaskSettings] = (),
         cache_bytes: int = 2**31,
+        augment: Augment = "turns",
     ) -> None:
-        """Take photos and settings to draw masks by, or pairs of mask and photo that have been checked."""
+        """Take photos and settings to draw masks by, each as often, or checked pairs of mask and photo."""
         self.photos, self.masks = photos, masks
-        if (masks is None) != isinstance(photos[0], tuple):
+        if (not masks) != isinstance(photos[0], tuple):
             raise DataError("masks are either drawn (settings) or given (pairs of mask and photo)")
-        super().__init__(len(photos), side, seed, cache_bytes)
+        super().__init__(len(photos), side, seed, cache_bytes, augment)
 
     def read(self, number: int) -> tuple[Tensor, ...]:
         """Decode the photo, and its mask if there is one."""
@@ -183,11 +211,39 @@ class MaskedCrops(Crops):
 
     def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return {"gt", "mask"}; the mask is 1 in the hole, 1 side side, uint8."""
-        place, turn = _place(photos[0], side, generator), _turn(generator)
+        place, turn = _place(photos[0], side, generator), self.turn(generator)
         gt = _crop(photos[0], place, side, turn)
-        if self.masks is not None:
-            return {"gt": gt, "mask": draw_mask(self.masks, generator, (side, side)).byte()}
-        return {"gt": gt, "mask": _crop(photos[1], place, side, turn)}
+        if not self.masks:
+            return {"gt": gt, "mask": _crop(photos[1], place, side, turn)}
+        settings = self.masks[integer(generator, len(self.masks)) if len(self.masks) > 1 else 0]
+        return {"gt": gt, "mask": draw_window(settings, generator, side).byte()}
+
+
+class MixedCrops(Dataset[dict[str, Any]]):
+    """Clean crops that are still to be degraded, and among them crops of pairs that exist already.
+
+    Every sample has "given": 1 for a pair. All have one shape: pairs come with a black margin around GT and
+    LQ, where the degradation's margin will be cut off, and clean samples with a black LQ.
+    """
+
+    def __init__(self, clean: CleanCrops, paired: PairedCrops, share: float, margin: int, seed: int) -> None:
+        """Take both kinds; `share` of the samples are pairs, `margin` is in LQ pixels."""
+        self.clean, self.paired, self.share, self.margin, self.seed = clean, paired, share, margin, seed
+
+    def __len__(self) -> int:
+        """Clean photos in an epoch."""
+        return len(self.clean)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """Return the sample of that number."""
+        index, side = key if isinstance(key, tuple) else (key, self.clean.side)
+        scale, margin = self.paired.scale, self.margin
+        if uniform(seeded_generator(self.seed, "source", index)) >= self.share:
+            black = torch.zeros(3, side // scale, side // scale, dtype=torch.uint8)
+            return self.clean[index, side] | {"lq": black, "given": 0}
+        pair = self.paired[index, side - 2 * margin * scale]
+        around = {"gt": F.pad(pair["gt"], [margin * scale] * 4), "lq": F.pad(pair["lq"], [margin] * 4)}
+        return pair | around | {"given": 1}
 
 
 def _place(photo: Tensor, side: int, generator: torch.Generator) -> tuple[int, int]:
@@ -196,10 +252,6 @@ def _place(photo: Tensor, side: int, generator: torch.Generator) -> tuple[int, i
         raise DataError(f"a photo is {width}×{height}; crops of {side} pixels do not fit into it")
     top = int(torch.randint(height - side + 1, (), generator=generator))
     return top, int(torch.randint(width - side + 1, (), generator=generator))
-
-
-def _turn(generator: torch.Generator) -> int:
-    return int(torch.randint(8, (), generator=generator))
 
 
 def _crop(photo: Tensor, place: tuple[int, int], side: int, turn: int) -> Tensor:
@@ -239,7 +291,7 @@ def _at(value: AtStep, step: int) -> int:
 
 
 def stream(
-    dataset: Crops,
+    dataset: Crops | MixedCrops,
     *,
     start: int,
     steps: int,

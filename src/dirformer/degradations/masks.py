@@ -81,6 +81,25 @@ def draw_mask(
     )
 
 
+def draw_window(
+    settings: MaskSettings, generator: torch.Generator, side: int, most: float = 0.75
+) -> Float[Tensor, "1 side side"]:
+    """Draw a mask for a crop of `side` pixels: a window of a mask of the settings' own size.
+
+    So holes have the size they have in whole photos. Windows without a hole or with more than `most` of it
+    are drawn again, a few times.
+    """
+    if side >= settings.size:
+        return draw_mask(settings, generator, (side, side))
+    for _ in range(8):
+        mask = draw_mask(settings, generator)
+        top, left = (integer(generator, settings.size - side + 1) for _ in range(2))
+        window = mask[:, top : top + side, left : left + side]
+        if 0 < float(window.mean()) <= most:
+            break
+    return window.contiguous()
+
+
 def _draw_strokes(mask: Plane, strokes: Strokes, generator: torch.Generator) -> None:
     height, width = mask.shape
     low, high = strokes.times

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from dirformer.data.folders import find_photos
+from dirformer.data.folders import find_photos, pair_photos
+from dirformer.degradations.base import Degradation
+from dirformer.degradations.masks import draw_mask, mask_settings
 from dirformer.degradations.pipeline import degradation
 from dirformer.device import seeded_generator
 from dirformer.evaluation.metrics import psnr, rgb_to_y
+from dirformer.evaluation.protocols import as_float
 from dirformer.networks.diffir import DiffIR, DiffIRS1
 from dirformer.photo import read_rgb
 from dirformer.training import loop
@@ -30,36 +37,88 @@ def train(config: TrainConfig, report: loop.Report = print, minutes: float | Non
     return loop.train(config, None if config.data.val is None else Validation(config), report)
 
 
+@dataclass(frozen=True)
+class Case:
+    """One validation photo, as the network and the score see it."""
+
+    name: str
+    lq: Float[Tensor, "1 c h w"]
+    gt: Float[Tensor, "1 3 H W"]
+    mask: Float[Tensor, "1 1 H W"] | None = None
+    kind: str = ""
+    """Of the mask."""
+
+
 class Validation:
-    """PSNR-Y over the middle of each validation photo, degraded once, the same for the entire run."""
+    """A score over the middle of each validation photo, degraded once, the same for the entire run.
+
+    Super-resolution and real-world photos are scored by PSNR on Y without 4 border pixels, deblurred ones by
+    PSNR on RGB, filled ones by PSNR in their holes.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         assert config.data.val is not None
-        network, limit = config.network, config.data.val_crop
-        degrade = degradation(config.data.degradation, network.scale)
-        step = network.multiple * network.scale
-        self.seed = config.seed
-        self.pairs: list[tuple[Tensor, Tensor]] = []
-        for number, path in enumerate(find_photos(config.data.val)):
-            gt = _middle(read_rgb(path).float()[None] / 255, limit, step)
-            lq = degrade(gt, seeded_generator(config.seed, "validation", number))
-            self.pairs.append((lq, gt))
+        self.task, self.seed, self.data = config.network.task, config.seed, config.data
+        self.scale, self.step = config.network.scale, config.network.multiple * config.network.scale
+        self.score = {"deblurring": "psnr", "inpainting": "psnr_hole"}.get(self.task, "psnr_y")
+        degrade = None
+        if self.task != "inpainting" and config.data.val_lq is None:
+            degrade = degradation(config.data.degradation, self.scale)
+        self.cases = list(self._cases(config.data.val, degrade))
+
+    def _cases(self, val: Path, degrade: Degradation | None) -> Iterator[Case]:
+        limit, step, scale = self.data.val_crop, self.step, self.scale
+        if self.data.val_lq is not None and self.task != "inpainting":
+            for lq_path, gt_path in pair_photos(self.data.val_lq, val):
+                gt, lq = (as_float(read_rgb(path))[None] for path in (gt_path, lq_path))
+                yield Case(gt_path.name, _middle(lq, limit // scale, step // scale), _middle(gt, limit, step))
+            return
+        for number, path in enumerate(find_photos(val)):
+            gt = _middle(as_float(read_rgb(path))[None], limit, step)
+            if degrade is not None:
+                lq = degrade(gt, seeded_generator(self.seed, "validation", number))
+                yield Case(path.name, lq, gt)
+                continue
+            for kind in self.data.val_masks:
+                generator = seeded_generator(self.seed, "validation mask", kind, number)
+                mask = draw_mask(mask_settings(kind, 256), generator, (gt.shape[2], gt.shape[3]))[None]
+                yield Case(path.name, torch.cat([gt * (1 - mask), mask], dim=1), gt, mask, kind)
 
     @torch.inference_mode()
     def __call__(self, model: DiffIR) -> dict[str, float]:
-        """Return {"psnr_y": mean in dB}."""
-        device = next(model.parameters()).device
-        scores = []
-        for number, (lq, gt) in enumerate(self.pairs):
-            if isinstance(model, DiffIRS1):
-                restored = model(lq.to(device), gt.to(device))
-            else:
-                generator = seeded_generator(self.seed, "validation noise", number)
-                noise = torch.randn(model.noise_shape, generator=generator)[:, None]
-                restored = model(lq.to(device), noise.to(device))
-            restored = (restored[0].cpu().clamp(0, 1) * 255).round() / 255
-            scores.append(psnr(rgb_to_y(restored), rgb_to_y(gt[0]), BORDER))
-        return {"psnr_y": sum(scores) / len(scores)}
+        """Return the mean score in dB under its name; in inpainting also that of each kind of mask."""
+        scores = self.scores(model)
+        means = {self.score: fmean(scores)}
+        for kind in self.data.val_masks if self.task == "inpainting" else ():
+            of_kind = [s for s, case in zip(scores, self.cases, strict=True) if case.kind == kind]
+            means[f"{self.score}_{kind}"] = fmean(of_kind)
+        return means
+
+    @torch.inference_mode()
+    def scores(self, model: DiffIR) -> list[float]:
+        """Return the score of each case."""
+        return [self.score_of(self.restore(model, number), number) for number in range(len(self.cases))]
+
+    @torch.inference_mode()
+    def restore(self, model: DiffIR, number: int) -> Float[Tensor, "3 H W"]:
+        """Restore a case; stage 1 sees its GT."""
+        device, case = next(model.parameters()).device, self.cases[number]
+        if isinstance(model, DiffIRS1):
+            return model(case.lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
+        generator = seeded_generator(self.seed, "validation noise", number)
+        noise = torch.randn(model.noise_shape, generator=generator)[:, None]
+        return model(case.lq.to(device), noise.to(device))[0].cpu().clamp(0, 1)
+
+    def score_of(self, restored: Float[Tensor, "3 H W"], number: int) -> float:
+        """Score what was made of a case."""
+        case = self.cases[number]
+        restored, gt = (restored * 255).round() / 255, case.gt[0]
+        if case.mask is not None:
+            hole = case.mask[0].expand_as(gt) > 0
+            return psnr(restored[hole].view(1, 1, -1), gt[hole].view(1, 1, -1))
+        if self.score == "psnr":
+            return psnr(restored, gt)
+        return psnr(rgb_to_y(restored), rgb_to_y(gt), BORDER)
 
 
 def _middle(photo: Tensor, limit: int, step: int) -> Tensor:

@@ -27,20 +27,50 @@ class Data(_Section):
 
     train: Path | None = None
     """Folder or list file of clean photos, or folder of shards."""
+    lq: Path | None = None
+    """Folder of degraded photos named like those in `train`, taken as they are; in inpainting, of masks."""
+    pairs: Path | None = None
+    """List file of further pairs (LQ and GT, two names a line), mixed with the degraded clean photos."""
+    pairs_share: float = Field(0.25, gt=0, le=1)
+    """Share of the samples that are taken from `pairs`."""
     val: Path | None = None
     """Folder or list file of clean photos to validate on; None leaves validation out."""
+    val_lq: Path | None = None
+    """Folder of degraded photos named like those in `val`; None degrades them, the same way every time."""
     without: Path | None = None
     """List file of photos in `train` that must not be trained on; `val` is left out in any case."""
     degradation: str = "bicubic"
     """How LQ photos are made from clean ones."""
+    masks: tuple[str, ...] = ("training",)
+    """Inpainting: settings by which holes are drawn, each as often."""
+    val_masks: tuple[str, ...] = ("thick", "thin")
+    """Inpainting: each validation photo is filled once with each."""
     patch: int = Field(48, ge=8)
     """Side of an LQ patch in pixels; a multiple of the network's size multiple."""
     batch: int = Field(8, ge=1)
     """Samples per device and step."""
+    progressive: tuple[tuple[int, int, int], ...] = ()
+    """Later patches and batches: (first step, patch, batch), in order."""
+    crop: int | None = Field(None, ge=16)
+    """Side of the GT crops that are degraded, the patch then cut at random; None: patch and margin."""
+    pool: int = Field(0, ge=0)
+    """Earlier pairs that are kept and mixed with new ones, as in the released real-world recipes."""
+    usm: bool = False
+    """Sharpened photos are degraded and are the target (V2 of the real-world recipes)."""
+    augment: Literal["turns", "flips", "none"] = "turns"
+    """Eight turns and flips, flips left to right, or neither."""
     val_crop: int = Field(256, ge=32)
     """Validation sees the middle of each photo, at most this many GT pixels per side."""
     workers: int = Field(0, ge=0)
     """Processes that decode and crop; 0 works in the main process, fine as long as photos fit in memory."""
+
+    @field_validator("progressive")
+    @classmethod
+    def _in_order(cls, value: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
+        starts = [0, *(start for start, _, _ in value)]
+        if starts != sorted(set(starts)):
+            raise ValueError("expected first steps above 0, each larger than the one before")
+        return value
 
 
 class Optimiser(_Section):
@@ -60,6 +90,8 @@ class Optimiser(_Section):
     """Steps over which the rate rises linearly from 0."""
     clip: float | None = None
     """Largest norm of the gradient; None does not clip."""
+    batch_rule: Literal["none", "sqrt", "linear"] = "none"
+    """How the rate follows `data.progressive`: with the batch over the first one, its root, or not."""
 
 
 class Loss(_Section):
@@ -67,6 +99,10 @@ class Loss(_Section):
 
     image: float = 1.0
     """L1 between restored photo and GT."""
+    known: float = 10.0
+    """Inpainting: factor of `image` outside holes."""
+    hole: float = 0.0
+    """Inpainting: factor of `image` in holes; 0 as released, where an adversary teaches what is in them."""
     prior: float = 1.0
     """Stage 2: distance of the estimated IPR to stage 1's."""
     prior_kind: Literal["l1", "l2", "kl"] = "l1"
@@ -75,8 +111,18 @@ class Loss(_Section):
     """VGG-19 maps before ReLU; needs `vgg19`."""
     vgg19: Path | None = None
     """The published ImageNet weight file of VGG-19."""
+    resnet: float = Field(0.0, ge=0)
+    """Maps of a dilated ResNet-50 (LaMa); needs `resnet50`."""
+    resnet50: Path | None = None
+    """The published weight file of the ADE20K encoder (encoder_epoch_20.pth)."""
     adversarial: float = Field(0.0, ge=0)
-    """Weight of a U-Net discriminator's verdict; above 0 a discriminator is trained beside."""
+    """Weight of a discriminator's verdict; above 0 one is trained beside."""
+    discriminator: Literal["unet", "patch"] = "unet"
+    """`unet`: every pixel, vanilla loss (super-resolution). `patch`: LaMa's, non-saturating with R1."""
+    discriminator_dim: int = Field(64, ge=4)
+    """Channels of the discriminator's first layer."""
+    feature_matching: float = Field(0.0, ge=0)
+    """Distance of the patch discriminator's maps of restored photo and GT."""
 
 
 class Warmup(_Section):
@@ -111,7 +157,9 @@ class TrainConfig(_Section):
     stage1: Path | None = None
     """Stage-1 weights, a file or a shipped name (stage 2 needs them): teacher, start of the DIRformer."""
     init: Path | None = None
-    """Weights of the same stage, a file or a shipped name, to start from instead of random ones."""
+    """Weights of the same stage and network, a file or a shipped name, to start from."""
+    transfer: Path | None = None
+    """Weights of another task or stage: whatever tensors have the same name and shape are taken over."""
     start: Literal["identity", "default"] = "identity"
     """Random start: with neutral guidance (`start_at_identity`), or PyTorch's defaults as released."""
     data: Data = Data()

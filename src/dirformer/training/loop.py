@@ -26,22 +26,19 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dirformer.checkpoints import save
-from dirformer.data.datasets import CleanCrops, stream
-from dirformer.data.folders import find_photos, require_size
-from dirformer.data.shards import INDEX, Shards
-from dirformer.degradations.base import Degradation, Generators
-from dirformer.degradations.pipeline import degradation
-from dirformer.device import choose_device, seeded_generator
+from dirformer.data.datasets import stream
+from dirformer.device import choose_device
 from dirformer.errors import ConfigError, MissingExtraError, TrainingError
 from dirformer.files import atomic_path
 from dirformer.journal import Journal, Pace
 from dirformer.networks.diffir import DiffIR
+from dirformer.networks.discriminators import PatchDiscriminator
 from dirformer.training.config import Optimiser, TrainConfig
+from dirformer.training.samples import Batch, Samples
 from dirformer.training.schedules import learning_rate, rate_of_run
-from dirformer.training.stages import STAGES, Batch
+from dirformer.training.stages import STAGES
 
 Validate = Callable[[DiffIR], dict[str, float]]
 Report = Callable[[str], None]
@@ -81,7 +78,7 @@ class _Run:
 
     def __init__(self, config: TrainConfig, fabric: Any, report: Report) -> None:
         self.config, self.fabric, self.report = config, fabric, report
-        self.degrade, self.dataset = training_data(config)
+        self.samples = Samples(config)
         fabric.seed_everything(config.seed, verbose=False)
         self.stage = STAGES[config.stage](config)
         self.network: DiffIR = self.stage.model.train()
@@ -94,6 +91,8 @@ class _Run:
         if self.adversary is not None:
             adam = _adam(self.adversary, config.adversary)
             self.stage.adversary, self.adversary_optimiser = fabric.setup(self.adversary, adam)
+            if isinstance(self.adversary, PatchDiscriminator):
+                self.stage.adversary.mark_forward_method("features")
         fabric.to_device(self.average)
         fabric.to_device(self.stage.frozen)
         self.step, self.best, self.rollbacks = 0, float("-inf"), 0
@@ -136,11 +135,13 @@ class _Run:
 
     def batches(self) -> Iterable[dict[str, Any]]:
         """Return this device's batches from the current step on."""
+        samples = self.samples
         return stream(
-            self.dataset,
+            samples.dataset,
             start=self.step,
             steps=self.config.steps,
-            batch=self.config.data.batch * self.config.accumulate,
+            batch=lambda step: samples.batch(step) * self.config.accumulate,
+            side=samples.side,
             workers=self.config.data.workers,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
@@ -154,7 +155,8 @@ class _Run:
         if self.step == config.warmup.steps > 0:
             # As released: the joint phase begins with a fresh Adam.
             self.optimiser.optimizer.state.clear()
-        parts = [self.prepare(part) for part in _split(batch, config.accumulate)]
+        prepared = self.samples.prepare(batch, self.step, self.fabric.device)
+        parts = _split(prepared, config.accumulate)
         self.optimiser.zero_grad()
         values: dict[str, float] = {}
         for part in parts:
@@ -171,17 +173,6 @@ class _Run:
         self.step += 1
         _average_into(self.average, self.network, config.ema, self.step)
         return values
-
-    def prepare(self, batch: dict[str, Any]) -> Batch:
-        """Move to the device, degrade there, and hand a generator to each sample."""
-        indices = batch["index"].tolist()
-        gt = self.fabric.to_device(batch["gt"]).float() / 255
-        draws, noise = (
-            [seeded_generator(self.config.seed, purpose, index) for index in indices]
-            for purpose in ("degrade", "noise")
-        )
-        lq, gt = degrade_crops(self.degrade, gt, draws)
-        return Batch(lq, gt, noise, self.step)
 
     def backward(self, losses: dict[str, Tensor], share: int | None = None) -> dict[str, float]:
         """Add the gradient of the losses' share in a step; return their share of the values."""
@@ -231,6 +222,7 @@ class _Run:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "samples": self.samples.state_dict(),
         }
         if self.adversary is not None:
             state["adversary"] = self.adversary.state_dict()
@@ -275,6 +267,7 @@ class _Run:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.samples.load_state_dict(state["samples"])
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
             self.adversary_optimiser.load_state_dict(state["adversary_optimiser"])
@@ -319,32 +312,6 @@ def steps_in(config: TrainConfig, minutes: float, report: Report = print) -> Tra
     return config.model_copy(update={"steps": steps})
 
 
-def training_data(config: TrainConfig) -> tuple[Degradation, CleanCrops]:
-    """Return the degradation and the crops of a recipe; ConfigError and DataError name what is missing."""
-    data, network = config.data, config.network
-    if data.train is None:
-        raise ConfigError("data.train is not set; give a folder of clean photos: data.train=DIR")
-    if data.patch % network.multiple:
-        raise ConfigError(f"data.patch is {data.patch}; this network needs a multiple of {network.multiple}")
-    degrade = degradation(data.degradation, network.scale)
-    if data.without is not None and data.val is not None:
-        raise ConfigError("data.without and data.val are both set; photos of data.val are left out anyway")
-    side = (data.patch + 2 * degrade.margin) * network.scale
-    if (data.train / INDEX).is_file():
-        if data.without is not None:
-            raise ConfigError("data.without has no effect on shards; leave photos out when they are prepared")
-        return degrade, CleanCrops(Shards(data.train), side, config.seed)
-    photos = find_photos(data.train, without=data.without or data.val)
-    require_size(photos, side)
-    return degrade, CleanCrops(photos, side, config.seed)
-
-
-def degrade_crops(degrade: Degradation, gt: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
-    """Degrade crops `b 3 H W` and cut the margin off both: LQ as if the entire photo had been degraded."""
-    lq, margin = degrade(gt, generator), degrade.margin
-    return F.pad(lq, [-margin] * 4), F.pad(gt, [-margin * degrade.scale] * 4)
-
-
 def _adam(network: nn.Module, optimiser: Optimiser) -> torch.optim.Adam:
     trained = [p for p in network.parameters() if p.requires_grad]
     return torch.optim.Adam(trained, lr=optimiser.rate, betas=optimiser.betas)
@@ -355,9 +322,21 @@ def _set_rate(optimiser: Any, rate: float) -> None:
         group["lr"] = rate
 
 
-def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    chunks = {key: value.chunk(parts) for key, value in batch.items()}
-    return [{key: values[i] for key, values in chunks.items()} for i in range(parts)]
+def _split(batch: Batch, parts: int) -> list[Batch]:
+    """Cut a batch into equal parts."""
+    share = len(batch.generators) // parts
+    places = [slice(i * share, (i + 1) * share) for i in range(parts)]
+    return [
+        Batch(
+            batch.lq[place],
+            batch.gt[place],
+            batch.generators[place],
+            batch.step,
+            mask=None if batch.mask is None else batch.mask[place],
+            plain=None if batch.plain is None else batch.plain[place],
+        )
+        for place in places
+    ]
 
 
 def _summed(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:

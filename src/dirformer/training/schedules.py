@@ -12,7 +12,17 @@ def rate_of_run(step: int, config: TrainConfig) -> float:
     warmup = config.warmup
     if step < warmup.steps:
         return warmup.rate * warmup.gamma ** (step // warmup.every)
-    return learning_rate(step - warmup.steps, config.steps - warmup.steps, config.optimiser)
+    rate = learning_rate(step - warmup.steps, config.steps - warmup.steps, config.optimiser)
+    return rate * _batch_factor(step, config)
+
+
+def _batch_factor(step: int, config: TrainConfig) -> float:
+    """Return what `optimiser.batch_rule` makes of the batch of a step against the first step's."""
+    batch = config.data.batch
+    for first, _, later in config.data.progressive:
+        batch = later if step >= first else batch
+    share = batch / config.data.batch
+    return {"none": 1.0, "sqrt": math.sqrt(share), "linear": share}[config.optimiser.batch_rule]
 
 
 def learning_rate(step: int, steps: int, optimiser: Optimiser) -> float:

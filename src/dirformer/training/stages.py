@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dirformer.catalog import find_weights
-from dirformer.convert import load_stage1, load_stage2, read_foreign
+from dirformer.convert import load_network, load_stage1, load_stage2, read_foreign
 from dirformer.errors import ConfigError
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_identity
 from dirformer.networks.dirformer import Level
-from dirformer.networks.discriminators import UNetDiscriminator
-from dirformer.networks.features import VGG19Features
+from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
+from dirformer.networks.features import DilatedResNet50, VGG19Features
 from dirformer.training.config import TrainConfig
 from dirformer.training.losses import (
     PRIOR_LOSSES,
+    feature_matching,
+    masked_l1,
+    r1_discriminator,
+    resnet_perceptual,
     vanilla_discriminator,
     vanilla_generator,
     vgg_perceptual,
 )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a step is given."""
-
-    lq: Float[Tensor, "b c h w"]
-    gt: Float[Tensor, "b 3 H W"]
-    generators: list[torch.Generator]
-    """One for each sample."""
-    step: int
+from dirformer.training.samples import Batch
 
 
 @runtime_checkable
@@ -59,34 +53,101 @@ class Stage(Protocol):
         ...
 
 
+class PhotoLosses:
+    """What both stages ask of a restored photo, and the adversary's side of it."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        loss, self.weights = config.loss, config.loss
+        self.inpainting = config.network.task == "inpainting"
+        if loss.feature_matching and not (loss.adversarial and loss.discriminator == "patch"):
+            raise ConfigError(
+                "loss.feature_matching compares maps of a patch discriminator; "
+                "set loss.adversarial above 0 and loss.discriminator=patch"
+            )
+        if loss.discriminator == "patch" and loss.adversarial and not self.inpainting:
+            raise ConfigError("loss.discriminator=patch judges holes (inpainting); expected unet")
+        self.features: dict[str, nn.Module] = {}
+        for name, (file, build, hint) in _EXTRACTORS.items():
+            if getattr(loss, name):
+                self.features[name] = _extractor(getattr(loss, file), build, f"loss.{name}", file, hint)
+        self.frozen = list(self.features.values())
+        self.adversary: Any = None
+        if loss.adversarial:
+            kind = {"unet": UNetDiscriminator, "patch": PatchDiscriminator}[loss.discriminator]
+            self.adversary = kind(loss.discriminator_dim)
+        self.restored: Tensor | None = None
+
+    def __call__(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted losses of a restored photo by name."""
+        weights, gt = self.weights, batch.gt
+        if batch.mask is not None:
+            image = masked_l1(restored, gt, batch.mask, weights.known, weights.hole)
+        else:
+            image = F.l1_loss(restored, gt)
+        parts = {"image": weights.image * image}
+        for name, features in self.features.items():
+            parts[name] = getattr(weights, name) * _PERCEPTUAL[name](features, restored, gt)
+        if self.adversary is not None:
+            parts |= self._adversarial(restored, batch)
+        return parts
+
+    def _adversarial(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
+        weights = self.weights
+        self.restored = restored.detach()
+        self.adversary.requires_grad_(requires_grad=False)
+        if weights.discriminator == "unet":
+            return {"adversarial": weights.adversarial * vanilla_generator(self.adversary(restored))}
+        ours = self.adversary.features(restored)
+        parts = {"adversarial": weights.adversarial * vanilla_generator(ours[-1])}
+        if weights.feature_matching:
+            with torch.no_grad():
+                target = self.adversary.features(batch.real)
+            parts["features"] = weights.feature_matching * feature_matching(ours, target)
+        return parts
+
+    def of_adversary(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the adversary's loss: real photos against what the last call was given."""
+        if self.adversary is None or self.restored is None:
+            return {}
+        self.adversary.requires_grad_(requires_grad=True)
+        if batch.mask is not None:
+            return {"discriminator": r1_discriminator(self.adversary, batch.real, self.restored, batch.mask)}
+        real, fake = self.adversary(batch.real), self.adversary(self.restored)
+        return {"discriminator": vanilla_discriminator(real, fake)}
+
+
 class Stage1:
-    """CPEN and DIRformer together, L1 on the photo."""
+    """CPEN and DIRformer together, under the losses of the photo."""
 
     forward_methods: tuple[str, ...] = ()
 
     def __init__(self, config: TrainConfig) -> None:
-        self.weights = config.loss
-        self.frozen, self.adversary = nn.ModuleList(), None
-        if config.loss.adversarial or config.loss.perceptual:
-            raise ConfigError("loss.adversarial and loss.perceptual belong to stage 2; set stage=2")
+        self.photo = PhotoLosses(config)
+        self.frozen = nn.ModuleList(self.photo.frozen)
         self.model: Any
         if config.init is None:
-            self.model = DiffIRS1(config.network)
-            if config.start == "identity":
-                start_at_identity(self.model)
+            self.model = _fresh(DiffIRS1(config.network), config)
         else:
             self.model = load_stage1(find_weights(config.init))
             _require_same(config, self.model, "init")
         _recompute(self.model, config)
 
+    @property
+    def adversary(self) -> Any:
+        """The discriminator, or None."""
+        return self.photo.adversary
+
+    @adversary.setter
+    def adversary(self, wrapped: Any) -> None:
+        self.photo.adversary = wrapped
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """L1 on the photo."""
-        return {"image": self.weights.image * F.l1_loss(self.model(batch.lq, batch.gt), batch.gt)}
+        """The losses of the photo."""
+        return self.photo(self.model(batch.lq, batch.gt), batch)
 
     def adversary_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """There is no adversary in stage 1."""
-        del batch
-        return {}
+        """Real photos against what the last `losses` restored."""
+        return self.photo.of_adversary(batch)
 
 
 class Stage2:
@@ -109,12 +170,11 @@ class Stage2:
         stage1 = load_stage1(find_weights(config.stage1))
         _require_same(config, stage1, "stage1")
         self.teacher: Any = stage1.cpen.requires_grad_(requires_grad=False)
-        self.frozen = nn.ModuleList([self.teacher])
+        self.photo = PhotoLosses(config)
+        self.frozen = nn.ModuleList([self.teacher, *self.photo.frozen])
         self.model: Any
         if config.init is None:
-            model = DiffIRS2(config.network)
-            if config.start == "identity":
-                start_at_identity(model)
+            model = _fresh(DiffIRS2(config.network), config)
             model.start_from(stage1)
             self.model = model
         else:
@@ -127,11 +187,15 @@ class Stage2:
         _recompute(self.model, config)
         self.timesteps, self.target = config.network.timesteps, config.network.target
         self.noise_shape = self.model.noise_shape
-        self.features = _vgg19(config)
-        if self.features is not None:
-            self.frozen.append(self.features)
-        self.adversary: Any = UNetDiscriminator() if config.loss.adversarial else None
-        self.restored: Tensor | None = None
+
+    @property
+    def adversary(self) -> Any:
+        """The discriminator, or None."""
+        return self.photo.adversary
+
+    @adversary.setter
+    def adversary(self, wrapped: Any) -> None:
+        self.photo.adversary = wrapped
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the phase that the step is in."""
@@ -144,23 +208,11 @@ class Stage2:
         if batch.step < self.warmup_steps:
             return self._prior(self.model.estimate_back(batch.lq, prior, noise)[-1], prior)
         restored, estimates = self.model.restore_and_estimate(batch.lq, prior, noise)
-        weights = self.weights
-        parts = {"image": weights.image * F.l1_loss(restored, batch.gt)} | self._prior(estimates[-1], prior)
-        if self.features is not None:
-            parts["perceptual"] = weights.perceptual * vgg_perceptual(self.features, restored, batch.gt)
-        if self.adversary is not None:
-            self.adversary.requires_grad_(requires_grad=False)
-            parts["adversarial"] = weights.adversarial * vanilla_generator(self.adversary(restored))
-            self.restored = restored.detach()
-        return parts
+        return self.photo(restored, batch) | self._prior(estimates[-1], prior)
 
     def adversary_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Real photos against what the last `losses` restored."""
-        if self.adversary is None or self.restored is None:
-            return {}
-        self.adversary.requires_grad_(requires_grad=True)
-        real, fake = self.adversary(batch.gt), self.adversary(self.restored)
-        return {"discriminator": vanilla_discriminator(real, fake)}
+        return self.photo.of_adversary(batch)
 
     def _prior(self, estimate: Tensor, prior: Tensor) -> dict[str, Tensor]:
         return {"prior": self.weights.prior * self.prior_loss(estimate, prior)}
@@ -175,16 +227,38 @@ class Stage2:
 STAGES: dict[int, type[Stage1 | Stage2]] = {1: Stage1, 2: Stage2}
 
 
-def _vgg19(config: TrainConfig) -> VGG19Features | None:
-    if not config.loss.perceptual:
-        return None
-    if config.loss.vgg19 is None:
-        raise ConfigError(
-            "loss.perceptual needs VGG-19's published ImageNet weights; give loss.vgg19=FILE (vgg19-*.pth)"
-        )
-    features = VGG19Features()
-    features.take(read_foreign(config.loss.vgg19), str(config.loss.vgg19))
+_EXTRACTORS: dict[str, tuple[str, type[VGG19Features | DilatedResNet50], str]] = {
+    "perceptual": ("vgg19", VGG19Features, "VGG-19's published ImageNet weights (vgg19-*.pth)"),
+    "resnet": ("resnet50", DilatedResNet50, "the ADE20K encoder's weights (encoder_epoch_20.pth)"),
+}
+"""Loss → the field that names its weight file, the network, and what the file is called."""
+_PERCEPTUAL: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
+    "perceptual": vgg_perceptual,
+    "resnet": resnet_perceptual,
+}
+
+
+def _extractor(
+    path: Path | None, build: type[VGG19Features | DilatedResNet50], name: str, field: str, hint: str
+) -> nn.Module:
+    if path is None:
+        raise ConfigError(f"{name} needs {hint}; give loss.{field}=FILE")
+    features = build()
+    features.take(read_foreign(path), str(path))
     return features
+
+
+def _fresh(model: Any, config: TrainConfig) -> Any:
+    """Start a network at random as the recipe says, then take over what fits of `transfer`."""
+    if config.start == "identity":
+        start_at_identity(model)
+    if config.transfer is not None:
+        other, ours = load_network(find_weights(config.transfer)).state_dict(), model.state_dict()
+        fitting = {k: v for k, v in other.items() if k in ours and ours[k].shape == v.shape}
+        if not fitting:
+            raise ConfigError(f"transfer={config.transfer} has no tensor that fits this network")
+        model.load_state_dict(ours | fitting)
+    return model
 
 
 def _recompute(model: DiffIR, config: TrainConfig) -> None:
