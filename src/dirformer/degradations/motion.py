@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dirformer.degradations.base import Degradation, seed, uniform
+from dirformer.degradations.noise import Noise, add_noise
 from dirformer.errors import DataError
 
 GAMMA = 2.2
@@ -90,6 +91,8 @@ class Exposure:
 
     camera: Path
     blob: Blob | None
+    noise: Noise | None = None
+    """Of the sensor, behind the exposure."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,19 @@ class Motion(Degradation):
     objects: float = 0.3
     """Probability of an object of its own motion."""
     gamma: float = GAMMA
+    sigma: tuple[float, float] | None = None
+    """Range of the sensor noise, in grey levels of 255; None adds none."""
 
     def draw(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> list[Exposure]:
         """Draw each photo's motion."""
         del size
-        return [self._draw(generator) for generator in generators]
+        exposures = [self._motion(generator) for generator in generators]
+        if self.sigma is None:
+            return exposures
+        noises = [Noise("gaussian", uniform(g, *self.sigma), grey=False, seed=seed(g)) for g in generators]
+        return [replace(e, noise=noise) for e, noise in zip(exposures, noises, strict=True)]
 
-    def _draw(self, generator: torch.Generator) -> Exposure:
+    def _motion(self, generator: torch.Generator) -> Exposure:
         camera = self._path(generator)
         if uniform(generator) >= self.objects:
             return Exposure(camera, None)
@@ -133,8 +142,13 @@ class Motion(Degradation):
 
     def apply(self, gt: Float[Tensor, "b 3 H W"], draws: Sequence[Exposure]) -> Float[Tensor, "b 3 h w"]:
         """Expose each photo; the result lies on the 8-bit grid of [0, 1]."""
-        blurred = [expose(x, exposure, self.gamma) for x, exposure in zip(gt, draws, strict=True)]
-        return (torch.stack(blurred) * 255).round() / 255
+        photos = []
+        for photo, exposure in zip(gt, draws, strict=True):
+            blurred = expose(photo, exposure, self.gamma)
+            if exposure.noise is not None:
+                blurred = add_noise(blurred[None], [exposure.noise])[0]
+            photos.append(blurred)
+        return (torch.stack(photos) * 255).round() / 255
 
 
 def expose(photo: Float[Tensor, "3 h w"], exposure: Exposure, gamma: float = GAMMA) -> Float[Tensor, "3 h w"]:

@@ -103,6 +103,7 @@ DEGRADATIONS: dict[str, tuple[Callable[[int], Degradation], tuple[int, ...]]] = 
     "realsr": (SecondOrder, (4, 2, 1)),
     "realsr-released": (lambda s: SecondOrder(s, draws="batch", released_jpeg=True), (4, 2, 1)),
     "motion": (Motion, (1,)),
+    "motion-noisy": (lambda s: Motion(s, sigma=(0.0, 2.5)), (1,)),
     "noise": (GaussianNoise, (1,)),
     "jpeg": (Jpeg, (1,)),
 }

@@ -61,6 +61,8 @@ class Data(_Section):
     """Eight turns and flips, flips left to right, or neither."""
     val_crop: int = Field(256, ge=32)
     """Validation sees the middle of each photo, at most this many GT pixels per side."""
+    cache: float = Field(2.0, ge=0)
+    """GiB of decoded photos that are kept in memory (by each worker)."""
     workers: int = Field(0, ge=0)
     """Processes that decode and crop; 0 works in the main process, fine as long as photos fit in memory."""
 

@@ -147,9 +147,13 @@ class Samples:
             raise ConfigError("data.usm sharpens before degrading; it has no effect on pairs and masks")
         if task == "inpainting":
             side = self.side(0)
+            if data.lq is not None:
+                pairs = pair_photos(data.lq, _require_train(data))
+                require_pairs(pairs, 1, self._largest())
+                return MaskedCrops(pairs, side, config.seed, (), _cache(data), data.augment)
             settings = [mask_settings(name, 256) for name in data.masks]
             photos = self._photos(data, self._largest())
-            return MaskedCrops(photos, side, config.seed, settings, augment=data.augment)
+            return MaskedCrops(photos, side, config.seed, settings, _cache(data), data.augment)
         if data.lq is not None:
             return self._paired(pair_photos(data.lq, _require_train(data)), config)
         self.degrade = degradation(data.degradation, self.scale)
@@ -175,9 +179,9 @@ class Samples:
                 raise ConfigError(
                     "data.without has no effect on shards; leave photos out when they are prepared"
                 )
-            return CleanCrops(Shards(train), self.side(0), seed, augment=data.augment)
+            return CleanCrops(Shards(train), self.side(0), seed, _cache(data), data.augment)
         photos = self._photos(data, self._largest())
-        return CleanCrops(photos, self.side(0), seed, augment=data.augment)
+        return CleanCrops(photos, self.side(0), seed, _cache(data), data.augment)
 
     def _photos(self, data: Data, side: int) -> list[Any]:
         photos = find_photos(_require_train(data), without=data.without or data.val)
@@ -188,7 +192,7 @@ class Samples:
         patches = [patch for _, patch, _ in _stages(config.data)]
         require_pairs(pairs, self.scale, max(patches) * self.scale)
         side = patches[0] * self.scale
-        return PairedCrops(pairs, self.scale, side, config.seed, augment=config.data.augment)
+        return PairedCrops(pairs, self.scale, side, config.seed, _cache(config.data), config.data.augment)
 
     def _largest(self) -> int:
         return max(self.side(first) for first, _, _ in _stages(self.data))
@@ -197,6 +201,10 @@ class Samples:
 def _require_train(data: Data) -> Any:
     assert data.train is not None
     return data.train
+
+
+def _cache(data: Data) -> int:
+    return int(data.cache * 2**30)
 
 
 def _stages(data: Data) -> list[tuple[int, int, int]]:
