@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from dirformer.errors import PhotoError
-from dirformer.evaluation.alignment import psnr_aligned, ssim_aligned
+from dirformer.evaluation.alignment import psnr_aligned, psnr_matched, psnr_shifted, ssim_aligned
 from dirformer.evaluation.metrics import _scored, psnr, rgb_to_y, ssim, ssim_uniform, ssim_volume
 from dirformer.evaluation.variants import VARIANTS, variant_scores, variants_table
 

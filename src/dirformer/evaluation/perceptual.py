@@ -189,7 +189,7 @@ class STLPIPS:
 
     @torch.inference_mode()
     def __call__(self, result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -> float:
-        pair = torch.stack([result, gt]).to(self.network.heads[0].weight)
+        pair = torch.stack([result, gt]).to(self.network.shift)
         return float(self.network(pair[:1], pair[1:]))
 
 
