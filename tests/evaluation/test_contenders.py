@@ -57,7 +57,7 @@ def test_telea_fills_holes_from_their_rim() -> None:
     mask = torch.zeros(1, 24, 20)
     mask[:, 8:14, 6:12] = 1
     found = contender("telea").restore(lq * (1 - mask), mask, 1, 0)
-    torch.testing.assert_close(found, lq, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, lq, atol=3 / 255, rtol=0)  # OpenCV truncates
     with pytest.raises(ConfigError, match="telea fills holes"):
         contender("telea").restore(lq, None, 1, 0)
 
