@@ -58,18 +58,24 @@ def _weights(name: str) -> Path:
     return Path(str(resources.files("dirformer") / "weights" / f"{name}.safetensors"))
 
 
-def default_model(task: str | None, *, has_mask: bool, scale: int | None = None) -> Entry:
-    """Choose the shipped model for a request.
+LARGE = 1024
+"""Long side in pixels above which a photo keeps its size: one of 12 megapixels must not become one of 192."""
 
-    A mask means inpainting; otherwise the task named, or the first model there is.
+
+def default_model(task: str | None, *, has_mask: bool, scale: int | None = None, long_side: int = 0) -> Entry:
+    """Choose the shipped model for a photo.
+
+    A mask means inpainting, no task real-world restoration: ×4 up to a long side of `LARGE` pixels, ×1 above.
 
     Raises:
         ConfigError: if no shipped model does that.
     """
-    wanted = task or ("inpainting" if has_mask else None)
-    for entry in CATALOG.values():
-        if wanted in (None, entry.task) and scale in (None, entry.scale):
-            return entry
-    asked = " ".join(part for part in (wanted, f"×{scale}" if scale else None) if part)
+    wanted = task or ("inpainting" if has_mask else "realsr")
+    able = [entry for entry in CATALOG.values() if entry.task == wanted and scale in (None, entry.scale)]
+    if able:
+        # Behind real-world models lie their adversarial variants, which are asked for by name.
+        fitting = [entry for entry in able if (entry.scale == 1) == (long_side > LARGE)]
+        return (fitting or able)[0]
+    asked = f"{wanted} ×{scale}" if scale else wanted
     shipped = ", ".join(f"{e.name} ({e.task} ×{e.scale})" for e in CATALOG.values())
     raise ConfigError(f"no shipped model for {asked}; give one with --model FILE. Shipped: {shipped}")

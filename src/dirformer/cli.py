@@ -53,24 +53,17 @@ def restore(
     overwrite: Overwrite = False,
 ) -> None:
     """Restore photos: enlarge, deblur, clean or fill them."""
-    from dirformer.catalog import default_model
-    from dirformer.errors import ConfigError
-    from dirformer.inference.files import plan_jobs, restore_files
+    from dirformer.inference.files import by_model, plan_jobs, require_fit, restore_files
     from dirformer.inference.proof import prove
     from dirformer.inference.restorer import Restorer
 
     jobs, errors = plan_jobs(inputs, out, mask=mask, overwrite=overwrite)
-    if jobs:
-        name = model or default_model(task, has_mask=mask is not None, scale=scale).name
+    for name, group in by_model(jobs, model, task=task, scale=scale).items():
         restorer = Restorer(name, device=device, precision=precision, max_memory=max_memory, storage=storage)
-        for field, wanted, has in (("task", task, restorer.task), ("scale", scale, restorer.scale)):
-            if wanted not in (None, has):
-                raise ConfigError(
-                    f"--{field} is {wanted}, but {name} is a {restorer.task} ×{restorer.scale} network"
-                )
+        require_fit(restorer, task=task, scale=scale)
         say(f"{name}: {restorer.task} ×{restorer.scale} on {restorer.device}")
-        with progress_bar(len(jobs), "restoring") as show:
-            for record in restore_files(restorer, jobs, seed=seed, on_progress=show):
+        with progress_bar(len(group), "restoring") as show:
+            for record in restore_files(restorer, group, seed=seed, on_progress=show):
                 if record.error is not None:
                     errors.append(record.error)
                     continue

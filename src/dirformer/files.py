@@ -1,7 +1,8 @@
-"""Writing so that an interruption leaves the old file or the new one, never half of one."""
+"""Files: written so that an interruption leaves the old one or the new one, and found in other packages."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,3 +33,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def installed_file(package: str, path: str) -> Path | None:
+    """Return a file of an installed package, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    found = Path(spec.origin).parent / path
+    return found if found.is_file() else None

@@ -92,6 +92,17 @@ def _rgb(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
     return (_photo(image).pixels * 255).round().byte()
 
 
+def long_side(path: Path) -> int:
+    """Return the longer side of a photo in pixels, from its header; 0 for what cannot be read as a photo."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                return max(image.size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 0
+
+
 def read_mask(path: Path) -> Float[Tensor, "1 h w"]:
     """Read a mask: 1 (hole) where the grey value is above 0, else 0."""
     return _tensor(_open(path).convert("L")).gt(0).float()

@@ -30,7 +30,8 @@ def test_blur_is_the_mean_of_moved_photos_in_linear_light() -> None:
     photo = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
     shifts = torch.tensor([[-1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, -2.0, 0.0]])
     light = photo**2.2
-    ours = _mean(_warp(light, shift, (0.5, 0.5)) for shift in shifts)
+    bordered = torch.nn.functional.pad(light[None], [4] * 4, mode="reflect")[0]
+    ours = _mean(_warp(bordered, shift, (0.5, 0.5), 4) for shift in shifts)
     # A pixel of the moved photo shows what lies `shift` further on.
     rolled = [torch.roll(light, (-int(down), -int(right)), (1, 2)) for down, right, _ in shifts]
     torch.testing.assert_close(ours[:, 4:-4, 4:-4], sum(rolled)[:, 4:-4, 4:-4] / 3, atol=1e-4, rtol=0)

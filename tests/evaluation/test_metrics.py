@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from dirformer.errors import PhotoError
-from dirformer.evaluation.alignment import psnr_aligned, ssim_aligned
+from dirformer.evaluation.alignment import psnr_aligned, psnr_matched, psnr_shifted, ssim_aligned
 from dirformer.evaluation.metrics import _scored, psnr, rgb_to_y, ssim, ssim_uniform, ssim_volume
 from dirformer.evaluation.variants import VARIANTS, variant_scores, variants_table
 
@@ -199,3 +199,23 @@ def test_alignment_forgives_a_shift_and_a_gain() -> None:
     moved, still = 0.9 * scene(0.5), scene(0.0)
     assert psnr_aligned(moved, still) > psnr(moved, still) + 10
     assert ssim_aligned(moved, still) > 0.999
+
+
+def test_a_difference_in_brightness_is_forgiven() -> None:
+    """`psnr_matched` is PSNR behind the mean: an offset costs nothing, what else differs does."""
+    gt = torch.rand(3, 40, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = 0.1 * torch.randn(gt.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noise -= noise.mean()
+    expected = -10 * math.log10(float(noise.square().mean()))
+    assert psnr_matched(gt + noise + 0.2, gt) == pytest.approx(expected)
+    assert psnr(gt + noise + 0.2, gt) < expected - 5
+
+
+def test_a_shift_is_forgiven() -> None:
+    """`psnr_shifted` finds a whole-pixel shift of up to 6 in any direction, and not a larger one."""
+    gt = torch.rand(1, 80, 72, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for down, right in ((0, 0), (6, -5), (-3, 6)):
+        assert psnr_shifted(torch.roll(gt, (down, right), (1, 2)), gt) == math.inf
+    assert psnr_shifted(torch.roll(gt, (7, 0), (1, 2)), gt) < 20
+    with pytest.raises(PhotoError, match="72×30 photo is too small"):
+        psnr_shifted(gt[:, :30], gt[:, :30])

@@ -321,3 +321,45 @@ def test_nothing_in_a_weight_file_is_executed(tmp_path: Path, capsys: pytest.Cap
     torch.save({"features.0.weight": torch.zeros(1), "x": Bomb()}, tmp_path / "vgg16-397923af.pth")
     perceptual.read_weights("vgg16", tmp_path)
     assert "executed" not in capsys.readouterr().out
+
+
+def test_st_lpips_is_its_published_network(tmp_path: Path, pair: tuple[Tensor, Tensor]) -> None:
+    """The distance is that of the published layers and heads, put together here from torch.nn."""
+    torch.manual_seed(0)
+    shapes = ((3, 64, 11, 2), (64, 192, 5, 2), (192, 384, 3, 1), (384, 256, 3, 1), (256, 256, 3, 1))
+    convs = [nn.Conv2d(i, o, k, padding=p) for i, o, k, p in shapes]
+    heads = [nn.Conv2d(o, 1, 1, bias=False) for _, o, _, _ in shapes]
+    names = ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")
+    parts = zip(names, convs, strict=True)
+    state = {f"net.{n}.{k}": v for n, conv in parts for k, v in conv.state_dict().items()}
+    state |= {f"lin{i}.model.1.weight": head.weight for i, head in enumerate(heads)}
+    torch.save(OrderedDict(state), tmp_path / "alex_shift_tolerant.pth")
+
+    def halve(x: Tensor) -> Tensor:
+        binomial = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+        layers = nn.ReflectionPad2d(2), nn.Conv2d(x.shape[1], x.shape[1], 3, 2, groups=x.shape[1], bias=False)
+        layers[1].weight.data[:] = binomial
+        return nn.Sequential(*layers)(x)
+
+    def maps(x: Tensor) -> list[Tensor]:
+        shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+        x = ((2 * x - 1 - shift.view(3, 1, 1)) / scale.view(3, 1, 1))[None]
+        one = halve(convs[0](x)).relu()
+        two = convs[1](halve(nn.MaxPool2d(3, 1)(one))).relu()
+        three = convs[2](halve(nn.MaxPool2d(3, 1)(two))).relu()
+        four = convs[3](three).relu()
+        return [one, two, three, four, convs[4](four).relu()]
+
+    result, gt = pair
+    with torch.no_grad():
+        expected = sum(
+            float(head((nn.functional.normalize(a) - nn.functional.normalize(b)) ** 2).mean())
+            for head, a, b in zip(heads, maps(result), maps(gt), strict=True)
+        )
+    metric = perceptual.stlpips(tmp_path)
+    assert metric(result, gt) == pytest.approx(expected, rel=1e-4)
+    assert metric(gt, gt) == 0
+    del state["lin4.model.1.weight"]
+    torch.save(OrderedDict(state), tmp_path / "alex_shift_tolerant.pth")
+    with pytest.raises(CheckpointError, match=r"lacks lin4.model.1.weight"):
+        perceptual.stlpips(tmp_path)

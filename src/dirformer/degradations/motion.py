@@ -154,19 +154,23 @@ class Motion(Degradation):
 def expose(photo: Float[Tensor, "3 h w"], exposure: Exposure, gamma: float = GAMMA) -> Float[Tensor, "3 h w"]:
     """Average the frames that the exposure sees, in linear light."""
     light = photo.clamp(0, 1) ** gamma
-    camera = exposure.camera.steps()
+    camera, shake = exposure.camera, exposure.camera.steps()
+    background, border = _bordered(light, camera)
     if exposure.blob is None:
-        frames = (_warp(light, step, exposure.camera.centre) for step in camera)
+        frames = (_warp(background, step, camera.centre, border) for step in shake)
         return _mean(frames).clamp(0, 1) ** (1 / gamma)
     blob = exposure.blob
     mask = blob.mask(*photo.shape[1:]).to(photo)
-    cut_out = torch.cat([light, mask])
+    cut_out, blob_border = _bordered(torch.cat([light, mask]), blob.path)
     # Both paths take the same time: the coarser one is looked at in between its steps.
-    count = max(len(camera), len(blob.path.steps()))
-    paths = [_resampled(path, count) for path in (camera, blob.path.steps())]
+    count = max(len(shake), len(blob.path.steps()))
+    steps = [_resampled(path, count) for path in (shake, blob.path.steps())]
     frames = (
-        _over(_warp(cut_out, own, blob.path.centre), _warp(light, shake, exposure.camera.centre))
-        for shake, own in zip(*paths, strict=True)
+        _over(
+            _warp(cut_out, own, blob.path.centre, blob_border),
+            _warp(background, step, camera.centre, border),
+        )
+        for step, own in zip(*steps, strict=True)
     )
     return _mean(frames).clamp(0, 1) ** (1 / gamma)
 
@@ -187,23 +191,41 @@ def average_frames(frames: Iterable[Float[Tensor, "3 h w"]], gamma: float = GAMM
     return (total / count) ** (1 / gamma)
 
 
-def _warp(x: Tensor, step: Tensor, centre: tuple[float, float]) -> Tensor:
-    """Shift and turn a photo `c h w` by one step of a path; borders are mirrored."""
-    height, width = x.shape[1:]
+def _warp(x: Tensor, step: Tensor, centre: tuple[float, float], border: int) -> Tensor:
+    """Shift and turn a photo by one step of a path.
+
+    `x` is the photo `c h w` with `border` mirrored pixels around it: it is cheaper to mirror once than at
+    each step. Returned without the border.
+    """
+    height, width = (side - 2 * border for side in x.shape[1:])
     down, right, angle = step.tolist()
     cos, sin = math.cos(angle), math.sin(angle)
     pivot_y, pivot_x = (2 * c - 1 for c in centre)
     # The grid runs from −1 to 1 on both axes, so a turn mixes them by the ratio of the sides.
     ratio = height / width
-    matrix = torch.tensor(
+    across = (torch.arange(width, dtype=x.dtype, device=x.device) * 2 + 1) / width - 1 - pivot_x
+    along = ((torch.arange(height, dtype=x.dtype, device=x.device) * 2 + 1) / height - 1 - pivot_y)[:, None]
+    grid = torch.stack(
         [
-            [cos, -sin * ratio, pivot_x - cos * pivot_x + sin * ratio * pivot_y + 2 * right / width],
-            [sin / ratio, cos, pivot_y - cos * pivot_y - sin / ratio * pivot_x + 2 * down / height],
+            (cos * across - sin * ratio * along + pivot_x + 2 * right / width) * (width / x.shape[2]),
+            (sin / ratio * across + cos * along + pivot_y + 2 * down / height) * (height / x.shape[1]),
         ],
-        dtype=x.dtype,
+        dim=2,
     )
-    grid = F.affine_grid(matrix[None], [1, 1, height, width], align_corners=False).to(x.device)
-    return F.grid_sample(x[None], grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0]
+    return F.grid_sample(x[None], grid[None], mode="bicubic", padding_mode="zeros", align_corners=False)[0]
+
+
+def _bordered(x: Tensor, *paths: Path) -> tuple[Tensor, int]:
+    """Return a photo with mirrored pixels around it, as many as the paths reach beyond it, and how many."""
+    height, width = x.shape[1:]
+    reach = 0.0
+    for path in paths:
+        corners = torch.tensor([[y, z] for y in (0.0, 1.0) for z in (0.0, 1.0)]) - torch.tensor(path.centre)
+        radius = float((corners * torch.tensor([height, width])).norm(dim=1).max())
+        steps = path.steps().abs()
+        reach = max(reach, float((steps[:, :2].amax(1) + radius * steps[:, 2]).max()))
+    border = min(math.ceil(reach) + 2, height - 1, width - 1)  # two more for the cubic's outer taps
+    return F.pad(x[None], [border] * 4, mode="reflect")[0], border
 
 
 def _over(cut_out: Tensor, background: Tensor) -> Tensor:

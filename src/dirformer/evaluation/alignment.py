@@ -1,8 +1,10 @@
-"""RealBlur's protocol: results are aligned to the GT before they are scored.
+"""Scores behind an alignment: what a pair's camera got wrong is not held against a result.
 
-A RealBlur pair comes from two cameras behind one lens, so small shifts and a difference in brightness are
-nobody's fault. As in the data set's evaluation script: brightness is scaled by least squares, an ECC
-homography found on grey photos, and scores are taken where the warped result covers the GT.
+`psnr_matched` forgives a difference in brightness, `psnr_shifted` a shift of whole pixels, as is usual for
+Levin's set (2009). RealBlur's protocol forgives more: its pairs come from two cameras behind one lens, so
+small shifts and a difference in brightness are nobody's fault. As in that data set's evaluation script,
+brightness is scaled by least squares, an ECC homography found on grey photos, and scores are taken where
+the warped result covers the GT.
 """
 
 from __future__ import annotations
@@ -19,7 +21,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dirformer.errors import MissingExtraError, PhotoError
-from dirformer.evaluation.metrics import SIGMA, WINDOW, gaussian_window, separable, similarity_map
+from dirformer.evaluation.metrics import SIGMA, WINDOW, gaussian_window, psnr, separable, similarity_map
+
+SHIFT = 6
+"""Largest shift in pixels that `psnr_shifted` tries along each axis."""
+CUT = 16
+"""Pixels it cuts off along each side."""
+
+
+def psnr_matched(result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], border: int = 0) -> float:
+    """PSNR in dB after the result's mean has been set to the GT's: one number added to the whole photo.
+
+    REDS averages frames through a camera curve, so its blurred photos are brighter than the sharp ones.
+    """
+    return psnr(result + (gt.mean() - result.mean()), gt, border)
+
+
+def psnr_shifted(result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], border: int = 0) -> float:
+    """Best PSNR in dB over whole-pixel shifts of up to 6, 16 pixels cut off; `border` is not used.
+
+    Raises:
+        PhotoError: if nothing is left behind the cut.
+    """
+    del border
+    if min(gt.shape[1:]) <= 2 * CUT:
+        raise PhotoError(f"a {gt.shape[2]}×{gt.shape[1]} photo is too small; shifts cut off {CUT} pixels")
+    target, moves = F.pad(gt, [-CUT] * 4), range(-SHIFT, SHIFT + 1)
+    return max(
+        psnr(F.pad(result, [-CUT - x, x - CUT, -CUT - y, y - CUT]), target) for y in moves for x in moves
+    )
 
 
 def psnr_aligned(result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"], border: int = 0) -> float:

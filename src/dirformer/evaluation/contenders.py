@@ -18,7 +18,7 @@ from torch import Tensor
 from dirformer.catalog import CATALOG
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.device import choose_device
-from dirformer.errors import CheckpointError, MissingExtraError
+from dirformer.errors import CheckpointError, ConfigError, MissingExtraError
 
 SPANDREL = "spandrel:"
 """Prefix of weight files that the spandrel library loads."""
@@ -44,8 +44,8 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
     """Return what `model` names.
 
     Args:
-        model: `bicubic`, `lanczos`, `input`, a shipped model's name, a weight file (ours or the authors'), or
-            `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, Restormer, LaMa …).
+        model: `bicubic`, `lanczos`, `input`, `telea`, a shipped model's name, a weight file (ours or the
+            authors'), or `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …).
         device: for networks.
         precision: for networks.
 
@@ -125,4 +125,24 @@ def unchanged(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
     return lq.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
 
 
-BASELINES: dict[str, Restore] = {"bicubic": bicubic, "lanczos": lanczos, "input": unchanged}
+def telea(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Fill holes with OpenCV's fast-marching inpainting (Telea 2004), radius 3.
+
+    Raises:
+        ConfigError: without a mask; MissingExtraError without OpenCV (the extra `opencv`).
+    """
+    del scale, seed
+    if mask is None:
+        raise ConfigError("telea fills holes; it goes with --protocol inpainting and --masks")
+    try:
+        import cv2
+    except ModuleNotFoundError:
+        raise MissingExtraError("opencv-python-headless", "opencv") from None
+    photo, hole = (
+        np.ascontiguousarray((x * 255).round().byte().permute(1, 2, 0).numpy()) for x in (lq, mask)
+    )
+    filled = cv2.inpaint(photo, hole[..., 0], 3, cv2.INPAINT_TELEA)
+    return torch.from_numpy(filled).permute(2, 0, 1).float() / 255
+
+
+BASELINES: dict[str, Restore] = {"bicubic": bicubic, "lanczos": lanczos, "input": unchanged, "telea": telea}

@@ -8,7 +8,6 @@ says in one line which file to put where, and the rest of a table is still compu
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from torch.nn import functional as F
 
 from dirformer.convert import read_foreign
 from dirformer.errors import CheckpointError, DataError
+from dirformer.files import installed_file
+from dirformer.networks.features import ShiftTolerantAlexNet
 
 Weights = dict[str, Tensor]
 
@@ -56,6 +57,11 @@ WEIGHTS = {
         "weights.pt of DISTS-pytorch",
         installed=("torchmetrics", "functional/image/dists_models/weights.pt"),
     ),
+    "stlpips": WeightFile(
+        "alex_shift_tolerant.pth",
+        "ST-LPIPS, in the package stlpips-pytorch",
+        installed=("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth"),
+    ),
     "inception": WeightFile("pt_inception-2015-12-05-6726825d.pth", "pytorch-fid's Inception of 2015"),
 }
 
@@ -89,15 +95,6 @@ def read_weights(key: str, folder: Path | None = None, device: str | torch.devic
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors by name; expected {file.source}")
     return {k: v.detach().float().to(device) for k, v in tensors.items()}
-
-
-def installed_file(package: str, path: str) -> Path | None:
-    """Return a file of an installed package, without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return None
-    found = Path(spec.origin).parent / path
-    return found if found.is_file() else None
 
 
 def _take(weights: Weights, key: str, source: str) -> Tensor:
@@ -182,6 +179,18 @@ class LPIPS:
             head = _take(self.heads, f"lin{number}.model.1.weight", "LPIPS")
             distance += float(F.conv2d((unit[:1] - unit[1:]).square(), head).mean())
         return distance
+
+
+@dataclass(frozen=True)
+class STLPIPS:
+    """Ghildyal & Liu 2022: a perceptual distance that small shifts do not upset (AlexNet). 0 is equal."""
+
+    network: ShiftTolerantAlexNet
+
+    @torch.inference_mode()
+    def __call__(self, result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -> float:
+        pair = torch.stack([result, gt]).to(self.network.shift)
+        return float(self.network(pair[:1], pair[1:]))
 
 
 @dataclass(frozen=True)
@@ -354,6 +363,13 @@ def lpips(net: str, folder: Path | None = None, device: str | torch.device = "cp
 def dists(folder: Path | None = None, device: str | torch.device = "cpu") -> DISTS:
     """Open DISTS; MissingWeightsError if a file is not there."""
     return DISTS(read_weights("vgg16", folder, device), read_weights("dists", folder, device))
+
+
+def stlpips(folder: Path | None = None, device: str | torch.device = "cpu") -> STLPIPS:
+    """Open ST-LPIPS; MissingWeightsError if its file is not there."""
+    network = ShiftTolerantAlexNet()
+    network.take(read_weights("stlpips", folder), "ST-LPIPS")
+    return STLPIPS(network.to(device))
 
 
 def inception(folder: Path | None = None, device: str | torch.device = "cpu") -> Inception:

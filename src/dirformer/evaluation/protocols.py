@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dirformer.errors import ConfigError, MissingExtraError
 from dirformer.evaluation import perceptual, quality
-from dirformer.evaluation.alignment import psnr_aligned, ssim_aligned
+from dirformer.evaluation.alignment import psnr_aligned, psnr_matched, psnr_shifted, ssim_aligned
 from dirformer.evaluation.metrics import psnr, rgb_to_y, ssim, ssim_volume
 from dirformer.evaluation.perceptual import Inception, MissingWeightsError
 
@@ -120,6 +120,8 @@ PIXEL_METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {
     "ssim_y": ssim,
     "ssim_volume": ssim_volume,
     "ssim_zero": partial(ssim, edges="zero"),
+    "psnr_matched": psnr_matched,
+    "psnr_shifted": psnr_shifted,
     "psnr_aligned": psnr_aligned,
     "ssim_aligned": ssim_aligned,
 }
@@ -136,13 +138,25 @@ WEIGHT_METRICS: dict[str, Callable[[Path | None, str], Pairwise]] = {
     "lpips_alex": partial(perceptual.lpips, "alex"),
     "lpips_vgg": partial(perceptual.lpips, "vgg"),
     "dists": perceptual.dists,
+    "stlpips": perceptual.stlpips,
     "niqe": lambda folder, _: partial(_without_gt, quality.niqe(folder)),
 }
 """(folder of weights, device) → metric."""
 
 METRICS = (*PIXEL_METRICS, *QUALITY_METRICS, *WEIGHT_METRICS, "fid")
 
-LOWER_IS_BETTER = {"lpips_alex", "lpips_vgg", "dists", "fid", "niqe", "gmsd", "flip", "seconds", "peak_mib"}
+LOWER_IS_BETTER = {
+    "lpips_alex",
+    "lpips_vgg",
+    "dists",
+    "stlpips",
+    "fid",
+    "niqe",
+    "gmsd",
+    "flip",
+    "seconds",
+    "peak_mib",
+}
 
 
 def _without_gt(metric: Callable[[Tensor], float], result: Tensor, gt: Tensor) -> float:

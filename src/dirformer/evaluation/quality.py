@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.errors import CheckpointError, MissingExtraError, PhotoError
 from dirformer.evaluation.metrics import gaussian_window, rgb_to_y
-from dirformer.evaluation.perceptual import MissingWeightsError, installed_file, weights_folder
+from dirformer.evaluation.perceptual import MissingWeightsError, weights_folder
+from dirformer.files import installed_file
 from dirformer.photo import Photo, write_photo
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from dirformer.catalog import default_model
 from dirformer.errors import ConfigError, DirformerError, OutputError, PhotoError
 from dirformer.inference.restorer import Restorer, enlarge
-from dirformer.photo import SUFFIXES, check_suffix, list_photos, read_mask, read_photo, write_photo
+from dirformer.photo import SUFFIXES, check_suffix, list_photos, long_side, read_mask, read_photo, write_photo
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,35 @@ def plan_jobs(
     return jobs, errors
 
 
+def by_model(
+    jobs: list[Job], model: str | Path | None, *, task: str | None, scale: int | None = None
+) -> dict[str, list[Job]]:
+    """Group jobs by the model that does them: `model`, or what the catalog chooses for each photo.
+
+    Raises:
+        ConfigError: if no shipped model does what is asked.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        name = (
+            model
+            or default_model(
+                task, has_mask=job.mask is not None, scale=scale, long_side=long_side(job.photo)
+            ).name
+        )
+        groups.setdefault(str(name), []).append(job)
+    return groups
+
+
+def require_fit(restorer: Restorer, *, task: str | None, scale: int | None) -> None:
+    """Raise ConfigError if a model named by the user does not do the task or scale that was asked for."""
+    for field, wanted, has in (("--task", task, restorer.task), ("--scale", scale, restorer.scale)):
+        if wanted not in (None, has):
+            raise ConfigError(
+                f"{field} is {wanted}, but {restorer.name} is a {restorer.task} ×{restorer.scale} network"
+            )
+
+
 def restore(
     photo: str | Path,
     out: str | Path,
@@ -91,7 +120,7 @@ def restore(
     Args:
         photo: file to read.
         out: file to write, or a folder.
-        model: a shipped model's name or a weight file; None chooses by task and mask.
+        model: a shipped model's name or a weight file; None chooses by task, mask and the photo's size.
         task: `sr`, `realsr`, `deblurring` or `inpainting`.
         mask: file of holes, for inpainting.
         seed: another seed is another draw of the diffusion's start.
@@ -104,9 +133,8 @@ def restore(
     jobs, errors = plan_jobs([Path(photo)], Path(out), mask=hole, overwrite=overwrite)
     if errors:
         raise errors[0]
-    restorer = Restorer(model or default_model(task, has_mask=hole is not None).name)
-    if task not in (None, restorer.task):
-        raise ConfigError(f"task is {task}, but {restorer.name} is a {restorer.task} network")
+    restorer = Restorer(next(iter(by_model(jobs, model, task=task))))
+    require_fit(restorer, task=task, scale=None)
     restore_file(restorer, jobs[0], seed=seed)
     return jobs[0].output
 

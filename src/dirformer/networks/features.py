@@ -81,6 +81,64 @@ class VGG19Features(_Frozen):
         return outputs
 
 
+class ShiftTolerantAlexNet(nn.Module):
+    """ST-LPIPS (Ghildyal & Liu, ECCV 2022): perceptual distance that a small shift does not upset.
+
+    AlexNet with stride 1 and binomial reductions instead of strides, trained with its heads on human
+    judgements. The weights come with the package stlpips-pytorch (`alex_shift_tolerant.pth`).
+    """
+
+    HEADS = (64, 192, 384, 256, 256)
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = ((3, 64, 11, 2), (64, 192, 5, 2), (192, 384, 3, 1), (384, 256, 3, 1), (256, 256, 3, 1))
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, k, padding=p) for i, o, k, p in shapes)
+        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in self.HEADS)
+        for name, values in (("shift", (-0.030, -0.088, -0.188)), ("scale", (0.458, 0.448, 0.450))):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def take(self, tensors: dict[str, Tensor], source: str) -> None:
+        """Fill in the published weights; CheckpointError names what is missing."""
+        layers = ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")
+        theirs = {f"net.{layer}.{k}": f"convs.{i}.{k}" for i, layer in enumerate(layers) for k in _PARTS}
+        theirs |= {f"lin{i}.model.1.weight": f"heads.{i}.weight" for i in range(5)}
+        expected = self.state_dict()
+        for key, ours in theirs.items():
+            if key not in tensors or tensors[key].shape != expected[ours].shape:
+                raise CheckpointError(f"{source} lacks {key}; expected the published alex_shift_tolerant.pth")
+        self.load_state_dict({ours: tensors[key].float() for key, ours in theirs.items()})
+        self.eval().requires_grad_(requires_grad=False)
+
+    def maps(self, photo: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Return the five maps of a photo in [0, 1], each pixel's channels of length 1."""
+        x, maps = (2 * photo - 1 - self.shift) / self.scale, []
+        for number, conv in enumerate(self.convs):
+            if number in (1, 2):
+                x = _halved(F.max_pool2d(x, 3, 1))
+            x = conv(x)
+            x = F.relu(_halved(x) if number == 0 else x)
+            maps.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return maps
+
+    def forward(self, restored: Float[Tensor, "b 3 h w"], gt: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+        """Return the distance of each pair of photos in [0, 1]; 0 for equal ones."""
+        pairs = zip(self.heads, self.maps(restored), self.maps(gt), strict=True)
+        return torch.stack([head((a - b).square()).mean((1, 2, 3)) for head, a, b in pairs]).sum(0)
+
+
+_PARTS = ("weight", "bias")
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Smooth by (1 2 1)/4 in both directions, with two mirrored pixels around, and take every other pixel."""
+    row = x.new_tensor([1.0, 2.0, 1.0]) / 4
+    window = (row[:, None] * row).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(x, [2] * 4, mode="reflect"), window, stride=2, groups=x.shape[1])
+
+
 class _Bottleneck(nn.Module):
     """ResNet's 1×1, 3×3, 1×1 block."""
 

@@ -117,6 +117,10 @@ class Loss(_Section):
     """Maps of a dilated ResNet-50 (LaMa); needs `resnet50`."""
     resnet50: Path | None = None
     """The published weight file of the ADE20K encoder (encoder_epoch_20.pth)."""
+    shift_tolerant: float = Field(0.0, ge=0)
+    """ST-LPIPS; needs `stlpips`, or the package stlpips-pytorch, which brings the file."""
+    stlpips: Path | None = None
+    """The published weight file of ST-LPIPS (alex_shift_tolerant.pth)."""
     adversarial: float = Field(0.0, ge=0)
     """Weight of a discriminator's verdict; above 0 one is trained beside."""
     discriminator: Literal["unet", "patch"] = "unet"

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from dirformer.catalog import find_weights
 from dirformer.convert import load_network, load_stage1, load_stage2, read_foreign
 from dirformer.errors import ConfigError
+from dirformer.files import installed_file
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_identity
 from dirformer.networks.dirformer import Level
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
-from dirformer.networks.features import DilatedResNet50, VGG19Features
+from dirformer.networks.features import DilatedResNet50, ShiftTolerantAlexNet, VGG19Features
 from dirformer.training.config import TrainConfig
 from dirformer.training.losses import (
     PRIOR_LOSSES,
@@ -240,20 +241,25 @@ class Stage2:
 STAGES: dict[int, type[Stage1 | Stage2]] = {1: Stage1, 2: Stage2}
 
 
-_EXTRACTORS: dict[str, tuple[str, type[VGG19Features | DilatedResNet50], str]] = {
+Extractor = VGG19Features | DilatedResNet50 | ShiftTolerantAlexNet
+_EXTRACTORS: dict[str, tuple[str, type[Extractor], str]] = {
     "perceptual": ("vgg19", VGG19Features, "VGG-19's published ImageNet weights (vgg19-*.pth)"),
     "resnet": ("resnet50", DilatedResNet50, "the ADE20K encoder's weights (encoder_epoch_20.pth)"),
+    "shift_tolerant": ("stlpips", ShiftTolerantAlexNet, "the file in the package stlpips-pytorch"),
 }
 """Loss → the field that names its weight file, the network, and what the file is called."""
 _PERCEPTUAL: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "perceptual": vgg_perceptual,
     "resnet": resnet_perceptual,
+    "shift_tolerant": lambda features, restored, gt: features(restored, gt).mean(),
 }
+_INSTALLED = {"stlpips": ("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth")}
+"""Weight files that a package brings."""
 
 
-def _extractor(
-    path: Path | None, build: type[VGG19Features | DilatedResNet50], name: str, field: str, hint: str
-) -> nn.Module:
+def _extractor(path: Path | None, build: type[Extractor], name: str, field: str, hint: str) -> nn.Module:
+    if path is None and field in _INSTALLED:
+        path = installed_file(*_INSTALLED[field])
     if path is None:
         raise ConfigError(f"{name} needs {hint}; give loss.{field}=FILE")
     features = build()
