@@ -194,6 +194,17 @@ class TrainConfig(_Section):
     save_every: int = Field(1000, ge=1)
     out: Path = Path("runs")
     device: str = "auto"
+    devices: int | Literal["auto"] = 1
+    """Devices of each node that share a step, each with `data.batch` samples; auto takes all there are."""
+    nodes: int = Field(1, ge=1)
+    """Machines that share a step; they see the same files."""
+
+    @field_validator("devices")
+    @classmethod
+    def _some(cls, value: int | str) -> int | str:
+        if value != "auto" and int(value) < 1:
+            raise ValueError("expected auto or a number of at least 1")
+        return value
 
     @field_validator("model")
     @classmethod
@@ -289,7 +300,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _first(error: ValidationError) -> str:
     problem = error.errors()[0]
-    place = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "dict[", "str"))]
+    branches = ("function-", "dict[", "str", "int", "literal[")  # of a field that takes several types
+    place = [str(part) for part in problem["loc"] if not str(part).startswith(branches)]
     name = ".".join(place)
     if problem["type"] == "extra_forbidden":
         section: Any = TrainConfig

@@ -40,15 +40,34 @@ from dirformer.training.samples import Batch, Samples
 from dirformer.training.schedules import learning_rate, rate_of_run
 from dirformer.training.stages import STAGES
 
-Validate = Callable[[DiffIR], dict[str, float]]
+Validate = Callable[[DiffIR, int], dict[str, float]]
+"""Scores a network at a step, in a dictionary whose first entry decides (higher is better)."""
 Report = Callable[[str], None]
 
-CHANGEABLE = {"data", "log_every", "val_every", "save_every", "keep", "recovery", "out", "device"}
+CHANGEABLE = {
+    "data",
+    "log_every",
+    "val_every",
+    "save_every",
+    "keep",
+    "recovery",
+    "out",
+    "device",
+    "devices",
+    "nodes",
+}
 """Fields that may differ when a run goes on; any other would make it another run."""
 TRIAL_STEPS = 10
+PATIENCE = timedelta(hours=2)
+"""How long devices wait for one another: the first one validates and saves for all."""
 
 
-def train(config: TrainConfig, validate: Validate | None = None, report: Report = print) -> Path:
+def train(
+    config: TrainConfig,
+    validate: Validate | None = None,
+    report: Report = print,
+    minutes: float | None = None,
+) -> Path:
     """Run a recipe, or go on with it where it stopped; return the file of its last weights.
 
     Args:
@@ -56,6 +75,7 @@ def train(config: TrainConfig, validate: Validate | None = None, report: Report 
         validate: scores the averaged network every `val_every` steps and at the end; the first score
             decides which weights are best (higher is better).
         report: takes a line for people now and then.
+        minutes: fit the schedule to this time instead of the recipe's steps (see `steps_in`).
 
     Raises:
         ConfigError: if the recipe cannot be run (no data, another recipe in the same folder …).
@@ -63,6 +83,10 @@ def train(config: TrainConfig, validate: Validate | None = None, report: Report 
         TrainingError: if the run diverges more often than the recipe allows; the last good state stays.
     """
     fabric = _fabric(config)
+    if not fabric.is_global_zero:
+        report = _say_nothing
+    if minutes is not None:
+        config = steps_in(config, minutes, report, fabric)
     run = _Run(config, fabric, report)
     run.resume()
     run.loop(validate)
@@ -84,19 +108,20 @@ class _Run:
         self.network: DiffIR = self.stage.model.train()
         self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
         self.adversary: nn.Module | None = self.stage.adversary
-        self.stage.model, self.optimiser = fabric.setup(self.network, _adam(self.network, config.optimiser))
-        for method in self.stage.forward_methods:
-            self.stage.model.mark_forward_method(method)
-        self.adversary_optimiser: Any = None
+        self.model, self.optimiser = fabric.setup(
+            _Methods(self.network), _adam(self.network, config.optimiser)
+        )
+        self.stage.model = _Wrapped(self.network, self.model)
+        self.judge, self.adversary_optimiser = None, None
         if self.adversary is not None:
-            adam = _adam(self.adversary, config.adversary)
-            self.stage.adversary, self.adversary_optimiser = fabric.setup(self.adversary, adam)
-            if isinstance(self.adversary, PatchDiscriminator):
-                self.stage.adversary.mark_forward_method("features")
+            self.judge, self.adversary_optimiser = fabric.setup(
+                _Methods(self.adversary), _adam(self.adversary, config.adversary)
+            )
+            self.stage.adversary = _Wrapped(self.adversary, self.judge)
         fabric.to_device(self.average)
         fabric.to_device(self.stage.frozen)
         self.step, self.best, self.rollbacks = 0, float("-inf"), 0
-        self.journal = Journal(config.folder / "journal.jsonl")
+        self.journal = Journal(config.folder / "journal.jsonl") if fabric.is_global_zero else None
 
     def loop(self, validate: Validate | None) -> None:
         """Train to the last step, from the last good state again where the run diverges."""

@@ -45,12 +45,17 @@ class Stage(Protocol):
     adversary: Any
     """A discriminator, trained beside with an optimiser of its own; or None."""
 
+    @property
+    def restored(self) -> Tensor | None:
+        """What the last `losses` restored, a constant; None without an adversary."""
+        ...
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted losses of the model by name."""
         ...
 
-    def adversary_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of the adversary on what the last `losses` restored."""
+    def adversary_losses(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
+        """Return the losses of the adversary: real photos against what was restored of the batch."""
         ...
 
 
@@ -106,14 +111,12 @@ class PhotoLosses:
             parts["features"] = weights.feature_matching * feature_matching(ours, target)
         return parts
 
-    def of_adversary(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the adversary's loss: real photos against what the last call was given."""
-        if self.adversary is None or self.restored is None:
-            return {}
+    def of_adversary(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
+        """Return the adversary's loss: real photos against what was restored of the batch."""
         self.adversary.requires_grad_(requires_grad=True)
         if batch.mask is not None:
-            return {"discriminator": r1_discriminator(self.adversary, batch.real, self.restored, batch.mask)}
-        real, fake = self.adversary(batch.real), self.adversary(self.restored)
+            return {"discriminator": r1_discriminator(self.adversary, batch.real, restored, batch.mask)}
+        real, fake = self.adversary(batch.real), self.adversary(restored)
         return {"discriminator": vanilla_discriminator(real, fake)}
 
 
@@ -142,13 +145,18 @@ class Stage1:
     def adversary(self, wrapped: Any) -> None:
         self.photo.adversary = wrapped
 
+    @property
+    def restored(self) -> Tensor | None:
+        """What the last `losses` restored."""
+        return self.photo.restored
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the photo."""
         return self.photo(self.model(batch.lq, batch.gt), batch)
 
-    def adversary_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Real photos against what the last `losses` restored."""
-        return self.photo.of_adversary(batch)
+    def adversary_losses(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
+        """Real photos against what was restored."""
+        return self.photo.of_adversary(batch, restored)
 
 
 class Stage2:
@@ -198,6 +206,11 @@ class Stage2:
     def adversary(self, wrapped: Any) -> None:
         self.photo.adversary = wrapped
 
+    @property
+    def restored(self) -> Tensor | None:
+        """What the last `losses` restored."""
+        return self.photo.restored
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the phase that the step is in."""
         with torch.no_grad():
@@ -211,9 +224,9 @@ class Stage2:
         restored, estimates = self.model.restore_and_estimate(batch.lq, prior, noise)
         return self.photo(restored, batch) | self._prior(estimates[-1], prior)
 
-    def adversary_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Real photos against what the last `losses` restored."""
-        return self.photo.of_adversary(batch)
+    def adversary_losses(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
+        """Real photos against what was restored."""
+        return self.photo.of_adversary(batch, restored)
 
     def _prior(self, estimate: Tensor, prior: Tensor) -> dict[str, Tensor]:
         return {"prior": self.weights.prior * self.prior_loss(estimate, prior)}
