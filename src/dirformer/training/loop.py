@@ -34,7 +34,6 @@ from dirformer.errors import ConfigError, MissingExtraError, TrainingError
 from dirformer.files import atomic_path
 from dirformer.journal import Journal, Pace
 from dirformer.networks.diffir import DiffIR
-from dirformer.networks.discriminators import PatchDiscriminator
 from dirformer.training.config import Optimiser, TrainConfig
 from dirformer.training.samples import Batch, Samples
 from dirformer.training.schedules import learning_rate, rate_of_run
