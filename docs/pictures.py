@@ -1,8 +1,9 @@
-"""The pictures of README and cards, from photos that may be shown: python docs/pictures.py DATA (make pictures)
+"""The pictures of README and cards: python docs/pictures.py DATA (make pictures)
 
-For each shipped model two strips, input | restored | clean: of all squares of three photos that were not trained
-on, the one that gains most over the input and the one that gains least. The photos come from the backgrounds of the
-Budgie desktop (CC0 1.0): the-spices-of-life, beacon-street-sunset, oakland-zoo-otters.
+For each shipped model two strips, input | restored | clean: of all squares of three photos that were not
+trained on, the one that gains most over the input and the one that gains least. The photos may be shown: they
+come from the backgrounds of the Budgie desktop (CC0 1.0): the-spices-of-life, beacon-street-sunset,
+oakland-zoo-otters.
 """
 
 from __future__ import annotations
