@@ -136,13 +136,30 @@ static inline __attribute__((always_inline)) void tile(
 #endif
 
 template <int ROWS, int NV>  // both sides read across pixels
-static inline __attribute__((always_inline)) void tile(vec (&sum)[TILE][2], const float *q, const float *k, long pitch, long n) {
-    for (long p = 0; p < n; p++, q += pitch, k += pitch) {
+static inline __attribute__((always_inline)) void tile(
+    vec (&sum)[TILE][2], const float *a, const float *b, long a_pitch, long b_pitch, long n) {
+    for (long p = 0; p < n; p++, a += a_pitch, b += b_pitch) {
         vec w[NV];
-        EACH(j, NV) w[j] = load(k + j * LANES);
-        EACH(i, ROWS) EACH(j, NV) sum[i][j] += q[i] * w[j];
+        EACH(j, NV) w[j] = load(b + j * LANES);
+        EACH(i, ROWS) EACH(j, NV) sum[i][j] += a[i] * w[j];
     }
 }
+#if defined(__AVX512BF16__)
+template <int ROWS, int NV>  // pairs of pixels lie side by side: (n/2, channels, 2), pitches per pair
+static inline __attribute__((always_inline)) void tile(
+    vec (&sum)[TILE][2], const half_t *a, const half_t *b, long a_pitch, long b_pitch, long n) {
+    for (long p = 0; p < n; p += 2, a += a_pitch, b += b_pitch) {
+        __m512bh w[NV];
+        EACH(j, NV) w[j] = (__m512bh)_mm512_loadu_si512(b + j * LANES * 2);
+        EACH(i, ROWS) {
+            int pair;
+            memcpy(&pair, a + 2 * i, 4);
+            __m512bh s = (__m512bh)_mm512_set1_epi32(pair);
+            EACH(j, NV) sum[i][j] = (vec)_mm512_dpbf16_ps((__m512)sum[i][j], s, w[j]);
+        }
+    }
+}
+#endif
 
 template <class T> struct Product {
     const T *const *a;  // one pointer per tap, to the first row
@@ -184,22 +201,34 @@ template <class T> static void multiply(const Product<T> &g, long rows) {
         }
 }
 
-// Sums of q ⊗ k over n pixels, added to `out`: q has ROWS channels, k NV vectors, both `pitch` apart.
-template <int ROWS, int NV> static void outer(const float *q, const float *k, long pitch, long n, float *out, long ldo) {
+template <class T, int ROWS, int NV>
+static void outer(const T *a, const T *b, long a_pitch, long b_pitch, long n, float *out, long ldo) {
     vec sum[TILE][2];
     EACH(i, ROWS) EACH(j, NV) sum[i][j] = vec{};
-    tile<ROWS, NV>(sum, q, k, pitch, n);
+    tile<ROWS, NV>(sum, a, b, a_pitch, b_pitch, n);
     EACH(i, ROWS) EACH(j, NV) {
         float *to = out + i * ldo + j * LANES;
         store(to, load(to) + sum[i][j]);
     }
 }
-template <int NV, int ROWS = TILE>
-static void outers(long rows, const float *q, const float *k, long pitch, long n, float *out, long ldo) {
+template <class T, int NV, int ROWS = TILE>
+static void outers(long rows, const T *a, const T *b, long a_pitch, long b_pitch, long n, float *out, long ldo) {
     if constexpr (ROWS > 0) {
-        if (rows == ROWS) outer<ROWS, NV>(q, k, pitch, n, out, ldo);
-        else outers<NV, ROWS - 1>(rows, q, k, pitch, n, out, ldo);
+        if (rows == ROWS) outer<T, ROWS, NV>(a, b, a_pitch, b_pitch, n, out, ldo);
+        else outers<T, NV, ROWS - 1>(rows, a, b, a_pitch, b_pitch, n, out, ldo);
     }
+}
+// Sums of a ⊗ b over n pixels, added to `out` (rows, columns); columns are padded to LANES.
+template <class T>
+static void correlate(const T *a, long a_pitch, long rows, const T *b, long b_pitch, long columns, long n, float *out, long ldo) {
+    const long per = 4 / sizeof(T);
+    for (long j = 0; j < columns; j += 2 * LANES)
+        for (long i = 0; i < rows; i += TILE) {
+            const long part = rows - i < TILE ? rows - i : TILE;
+            float *to = out + i * ldo + j;
+            if (columns - j > LANES) outers<T, 2>(part, a + per * i, b + per * j, a_pitch, b_pitch, n, to, ldo);
+            else outers<T, 1>(part, a + per * i, b + per * j, a_pitch, b_pitch, n, to, ldo);
+        }
 }
 
 // ------------------------------------------------------------------------------- norm, depth-wise, gate
@@ -248,8 +277,8 @@ static inline __attribute__((always_inline)) void depthwise(
     }
 }
 
-// Exact-erf GELU: x·(1/2 + x·P(x²)/Q(x²)), a rational fit of ours, 2e-7 of max(1, |x|) off at most.
-static inline vec gelu(vec x) {
+// The normal distribution's share below x: 1/2 + x·P(x²)/Q(x²), a rational fit of ours.
+static inline vec share_below(vec x) {
     vec z = x > 5.5f ? all(5.5f) : x;
     z = z < -5.5f ? all(-5.5f) : z;
     vec t = z * z;
@@ -257,8 +286,10 @@ static inline vec gelu(vec x) {
              0.0351423838f) * t + 0.398941985f;
     vec q = ((((1.1953952e-06f * t + 7.86103613e-05f) * t + 0.00196243781f) * t + 0.029398727f) * t +
              0.25475248f) * t + 1.0f;
-    return x * (0.5f + z * (p / q));
+    return 0.5f + z * (p / q);
 }
+// Exact-erf GELU, 2e-7 of max(1, |x|) off at most.
+static inline vec gelu(vec x) { return x * share_below(x); }
 
 template <int COUNT>
 static void depthwise_row(const float *const *rows, long channels, const float *taps, const float *bias, float *out, long ldo) {
@@ -363,13 +394,7 @@ static long sweep(const Sweep &s, char *x, const char *above, const char *below,
     // Sums over n pixels: queries in the first c columns, keys in the next.
     auto gather = [&](float *sums, long n) {
         for (long h = 0; h < s.heads; h++)
-            for (long j = 0; j < padded; j += 2 * LANES)
-                for (long i = 0; i < d; i += TILE) {
-                    const float *q = o + h * d + i, *k = o + c + h * d + j;
-                    float *to = sums + (h * d + i) * padded + j;
-                    if (padded - j > LANES) outers<2>(least(d - i, TILE), q, k, o_pitch, n, to, padded);
-                    else outers<1>(least(d - i, TILE), q, k, o_pitch, n, to, padded);
-                }
+            correlate<float>(o + h * d, o_pitch, d, o + c + h * d, o_pitch, padded, n, sums + h * d * padded, padded);
         float *squares = sums + c * padded;
         for (long i = 0; i < 2 * c; i += LANES) {
             vec sum{};
