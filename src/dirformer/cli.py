@@ -89,7 +89,7 @@ def train(
     from dirformer.evaluation.validation import train as run
     from dirformer.training.config import load_recipe
 
-    say(f"weights: {run(load_recipe(recipe, overrides), say, minutes)}")
+    run(load_recipe(recipe, overrides), say, minutes)
 
 
 def convert(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +45,29 @@ class Pace:
         """Return the time left, as h:mm:ss."""
         seconds = round(self.seconds_per_step(step) * (self.total - step))
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+class Waiting:
+    """Passes things on and measures the share of the time that was spent waiting for them."""
+
+    def __init__(self, things: Iterable[Any]) -> None:
+        self.things = things
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin to count again."""
+        self.since, self.waited = time.monotonic(), 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        things = iter(self.things)
+        while True:
+            start = time.monotonic()
+            thing = next(things, None)
+            self.waited += time.monotonic() - start
+            if thing is None:
+                return
+            yield thing
+
+    def share(self) -> float:
+        """Return the share since the last reset, 0 to 1."""
+        return self.waited / max(time.monotonic() - self.since, 1e-9)

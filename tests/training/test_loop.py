@@ -20,7 +20,7 @@ from dirformer.errors import CheckpointError, ConfigError, DataError, TrainingEr
 from dirformer.evaluation.validation import train
 from dirformer.journal import read_journal
 from dirformer.networks.config import PRESETS
-from dirformer.training import loop, samples
+from dirformer.training import devices, loop, samples
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
 from dirformer.training.samples import Batch
 from dirformer.training.schedules import learning_rate
@@ -56,6 +56,7 @@ def recipe(photos: Path, stage: int = 1, **fields: Any) -> TrainConfig:
         "save_every": 2,
         "out": str(photos.parent / "runs"),
         "device": "cpu",
+        "log": [],
     }
     for key, value in fields.items():
         values[key] = values[key] | value if isinstance(values.get(key), dict) and key != "model" else value
@@ -324,7 +325,7 @@ def test_a_collapse_of_the_score_rolls_back(photos: Path) -> None:
     scores = iter([20.0, 10.0, 20.5, 21.0])
     lines: list[str] = []
     config = recipe(photos, val_every=2)
-    loop.train(config, lambda _: {"psnr_y": next(scores)}, lines.append)
+    loop.train(config, lambda *_: {"psnr_y": next(scores)}, lines.append)
     assert any("psnr_y fell to 10.00 at step 4; the best was 20.00: back to step 2" in line for line in lines)
     assert load_provenance(config.folder / "best.safetensors")["scores"] == {"psnr_y": 21.0}
 
@@ -341,14 +342,16 @@ def test_validation_keeps_the_best(photos: Path) -> None:
     """Scores are taken from the averaged network; the best so far is kept apart from the last."""
     scores = iter([1.0, 3.0, 2.0])
     seen: list[bool] = []
+    steps: list[int] = []
 
-    def validate(model: torch.nn.Module) -> dict[str, float]:
+    def validate(model: torch.nn.Module, step: int) -> dict[str, float]:
         seen.append(model.training)
+        steps.append(step)
         return {"psnr_y": next(scores)}
 
     config = recipe(photos, val_every=2)
     loop.train(config, validate, quiet)
-    assert seen == [False] * 3
+    assert seen == [False] * 3 and steps == [2, 4, 6]
     best = [r["step"] for r in read_journal(config.folder / "journal.jsonl") if r["kind"] == "val"]
     assert best == [2, 4, 6]
     header = json.loads(json.dumps(load_provenance(config.folder / "best.safetensors")))
@@ -494,8 +497,10 @@ def test_time_left_is_shown(photos: Path) -> None:
 def test_a_schedule_is_fitted_to_the_time(photos: Path) -> None:
     """`minutes` sets the number of steps from a measured pace; a run that has begun keeps its number."""
     lines: list[str] = []
-    fitted = loop.steps_in(recipe(photos), 0.05, lines.append)
+    config = recipe(photos)
+    fabric = devices.open_fabric(config)
+    fitted = loop.steps_in(config, 0.05, lines.append, fabric)
     assert fitted.steps >= 1 and lines[-1].endswith(f"{fitted.steps} steps in 0.05 minutes")
     assert not fitted.folder.exists()
     train(recipe(photos), quiet)
-    assert loop.steps_in(recipe(photos), 60.0, quiet).steps == 6
+    assert loop.steps_in(config, 60.0, quiet, fabric).steps == 6

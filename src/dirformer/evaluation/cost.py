@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dirformer.convert import load_stage2
 from dirformer.device import choose_device
 from dirformer.errors import ConfigError
-from dirformer.evaluation.memory import PeakMemory
+from dirformer.memory import PeakMemory
 from dirformer.networks.config import LEVELS, PRESETS, ModelConfig
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.networks.dirformer import Attention, Block, DIRformer

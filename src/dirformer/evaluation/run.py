@@ -35,13 +35,13 @@ from dirformer.data.folders import find_photos, pair_photos
 from dirformer.device import seeded_generator
 from dirformer.errors import ConfigError, DataError
 from dirformer.evaluation.contenders import Contender, contender, fingerprint
-from dirformer.evaluation.memory import PeakMemory
 from dirformer.evaluation.perceptual import frechet_distance
 from dirformer.evaluation.protocols import Protocol, Scorer, as_float, open_scorer, protocol
 from dirformer.evaluation.tables import as_csv, as_markdown
 from dirformer.evaluation.variants import variant_scores
 from dirformer.files import atomic_path
 from dirformer.journal import Journal, read_journal
+from dirformer.memory import PeakMemory
 from dirformer.photo import Photo, read_mask, read_rgb, write_photo
 
 SCHEMA = 1

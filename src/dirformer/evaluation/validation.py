@@ -9,7 +9,9 @@ from statistics import fmean
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from dirformer.data.folders import find_photos, pair_photos
 from dirformer.degradations.base import Degradation
@@ -18,6 +20,7 @@ from dirformer.degradations.pipeline import degradation
 from dirformer.device import seeded_generator
 from dirformer.evaluation.metrics import psnr, rgb_to_y
 from dirformer.evaluation.protocols import as_float
+from dirformer.files import atomic_path
 from dirformer.networks.diffir import DiffIR, DiffIRS1
 from dirformer.photo import read_rgb
 from dirformer.training import loop
@@ -25,6 +28,8 @@ from dirformer.training.config import TrainConfig
 
 BORDER = 4
 """Pixels of the GT left out along each side, as in the SR tables."""
+PREVIEWS = 4
+"""Cases that are drawn at each validation."""
 
 
 def train(config: TrainConfig, report: loop.Report = print, minutes: float | None = None) -> Path:
@@ -32,9 +37,13 @@ def train(config: TrainConfig, report: loop.Report = print, minutes: float | Non
 
     With `minutes`, the recipe's schedule is fitted to the time instead of its steps.
     """
-    if minutes is not None:
-        config = loop.steps_in(config, minutes, report)
-    return loop.train(config, None if config.data.val is None else Validation(config), report)
+    validation = None if config.data.val is None else Validation(config)
+
+    def validate(model: DiffIR, step: int) -> dict[str, float]:
+        assert validation is not None
+        return validation(model, config.folder / "previews" / f"step-{step}.jpg")
+
+    return loop.train(config, None if validation is None else validate, report, minutes)
 
 
 @dataclass(frozen=True)
@@ -85,9 +94,19 @@ class Validation:
                 yield Case(path.name, torch.cat([gt * (1 - mask), mask], dim=1), gt, mask, kind)
 
     @torch.inference_mode()
-    def __call__(self, model: DiffIR) -> dict[str, float]:
-        """Return the mean score in dB under its name; in inpainting also that of each kind of mask."""
-        scores = self.scores(model)
+    def __call__(self, model: DiffIR, preview: Path | None = None) -> dict[str, float]:
+        """Return the mean score in dB under its name; in inpainting also that of each kind of mask.
+
+        With `preview`, the first few cases are also drawn there: LQ, result and GT side by side.
+        """
+        scores, rows = [], []
+        for number, case in enumerate(self.cases):
+            restored = self.restore(model, number)
+            scores.append(self.score_of(restored, number))
+            if preview is not None and number < PREVIEWS:
+                rows.append((case.lq[0, :3], restored, case.gt[0]))
+        if preview is not None:
+            write_grid(preview, rows)
         means = {self.score: fmean(scores)}
         for kind in self.data.val_masks if self.task == "inpainting" else ():
             of_kind = [s for s, case in zip(scores, self.cases, strict=True) if case.kind == kind]
@@ -125,3 +144,16 @@ def _middle(photo: Tensor, limit: int, step: int) -> Tensor:
     height, width = (min(n, limit) // step * step for n in photo.shape[-2:])
     top, left = (photo.shape[-2] - height) // 2, (photo.shape[-1] - width) // 2
     return photo[..., top : top + height, left : left + width]
+
+
+def write_grid(path: Path, rows: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Draw photos `3 h w` in rows and columns as a JPEG file, small ones enlarged."""
+    side = max(photo.shape[-1] for row in rows for photo in row)
+    lines = []
+    for row in rows:
+        height, width = (max(photo.shape[i] for photo in row) for i in (1, 2))
+        large = [F.interpolate(photo[None], (height, width), mode="nearest")[0] for photo in row]
+        lines.append(torch.cat([F.pad(photo, (0, side - width)) for photo in large], dim=2))
+    pixels = torch.cat(lines, dim=1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+    with atomic_path(path) as part:
+        Image.fromarray(pixels.numpy()).save(part, format="JPEG", quality=90)

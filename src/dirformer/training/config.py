@@ -189,6 +189,8 @@ class TrainConfig(_Section):
     """Decay of the weight average, which is what is validated and kept; 0 keeps the weights themselves."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     seed: int = 0
+    log: tuple[Literal["tensorboard", "wandb"], ...] | None = None
+    """Curves beside journal.jsonl; None writes TensorBoard's where it is installed."""
     log_every: int = Field(50, ge=1)
     val_every: int = Field(5000, ge=1)
     save_every: int = Field(1000, ge=1)

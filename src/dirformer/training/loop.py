@@ -1,4 +1,4 @@
-"""When things happen in a run: data, step, average, journal, validation, checkpoint, resume.
+"""When things happen in a run: data, step, average, log, validation, checkpoint, resume.
 
 The loop knows no stage by name. A run is its folder:
 
@@ -12,39 +12,51 @@ The loop knows no stage by name. A run is its folder:
 Every draw of a run comes from generators named by seed and sample number, and the rate is a function of
 the step; so the state holds no generator and no data position, and a run that was killed goes on
 bit for bit as if it had not been (same device, same thread count).
+
+On several devices each takes its part of the global batch. All decide alike, from numbers averaged or
+handed out by the first, which alone writes files; the pool of earlier pairs is each device's own, and
+lies beside the state in `samples-STEP-RANK.pt`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dirformer.checkpoints import save
+from dirformer.checkpoints import read_header, save
 from dirformer.data.datasets import stream
-from dirformer.device import choose_device
-from dirformer.errors import ConfigError, MissingExtraError, TrainingError
+from dirformer.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from dirformer.files import atomic_path
-from dirformer.journal import Journal, Pace
+from dirformer.journal import Pace, Waiting
+from dirformer.memory import PeakMemory, peak_mib
 from dirformer.networks.diffir import DiffIR
 from dirformer.training.config import Optimiser, TrainConfig
+from dirformer.training.devices import Methods, Wrapped, open_fabric
+from dirformer.training.logs import Log
 from dirformer.training.samples import Batch, Samples
 from dirformer.training.schedules import learning_rate, rate_of_run
 from dirformer.training.stages import STAGES
 
 Validate = Callable[[DiffIR, int], dict[str, float]]
-"""Scores a network at a step, in a dictionary whose first entry decides (higher is better)."""
+"""Scores a network at a step; the first score decides (higher is better)."""
 Report = Callable[[str], None]
 
 CHANGEABLE = {
     "data",
+    "log",
     "log_every",
     "val_every",
     "save_every",
@@ -57,8 +69,6 @@ CHANGEABLE = {
 }
 """Fields that may differ when a run goes on; any other would make it another run."""
 TRIAL_STEPS = 10
-PATIENCE = timedelta(hours=2)
-"""How long devices wait for one another: the first one validates and saves for all."""
 
 
 def train(
@@ -80,16 +90,30 @@ def train(
         ConfigError: if the recipe cannot be run (no data, another recipe in the same folder …).
         DataError, CheckpointError: for its data and weight files.
         TrainingError: if the run diverges more often than the recipe allows; the last good state stays.
+        OutputError: if a file cannot be written, as on a full disk; the last one stays.
     """
-    fabric = _fabric(config)
-    if not fabric.is_global_zero:
-        report = _say_nothing
+    fabric = open_fabric(config)
+    report = report if fabric.is_global_zero else _say_nothing
     if minutes is not None:
         config = steps_in(config, minutes, report, fabric)
     run = _Run(config, fabric, report)
     run.resume()
-    run.loop(validate)
-    return config.folder / "last.safetensors"
+    try:
+        run.loop(validate)
+    finally:
+        run.log.close()
+    path = config.folder / "last.safetensors"
+    report(f"weights: {path}")
+    return path
+
+
+def finished(config: TrainConfig) -> bool:
+    """Return whether the run of this recipe has made all its steps."""
+    try:
+        provenance = read_header(config.folder / "last.safetensors")["provenance"]
+    except CheckpointError:
+        return False
+    return provenance["step"] == config.steps and _changed(config, provenance["recipe"]) is None
 
 
 class _DivergedError(Exception):
@@ -106,21 +130,21 @@ class _Run:
         self.stage = STAGES[config.stage](config)
         self.network: DiffIR = self.stage.model.train()
         self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
+        adam = _adam(self.network, config.optimiser)
+        self.model, self.optimiser = fabric.setup(Methods(self.network), adam)
+        self.stage.model = Wrapped(self.network, self.model)
         self.adversary: nn.Module | None = self.stage.adversary
-        self.model, self.optimiser = fabric.setup(
-            _Methods(self.network), _adam(self.network, config.optimiser)
-        )
-        self.stage.model = _Wrapped(self.network, self.model)
-        self.judge, self.adversary_optimiser = None, None
+        self.judge: Any = None
+        self.adversary_optimiser: Any = None
         if self.adversary is not None:
-            self.judge, self.adversary_optimiser = fabric.setup(
-                _Methods(self.adversary), _adam(self.adversary, config.adversary)
-            )
-            self.stage.adversary = _Wrapped(self.adversary, self.judge)
+            adam = _adam(self.adversary, config.adversary)
+            self.judge, self.adversary_optimiser = fabric.setup(Methods(self.adversary), adam)
+            self.stage.adversary = Wrapped(self.adversary, self.judge)
         fabric.to_device(self.average)
         fabric.to_device(self.stage.frozen)
         self.step, self.best, self.rollbacks = 0, float("-inf"), 0
-        self.journal = Journal(config.folder / "journal.jsonl") if fabric.is_global_zero else None
+        self.good = 0
+        self.log = Log(config, active=fabric.is_global_zero)
 
     def loop(self, validate: Validate | None) -> None:
         """Train to the last step, from the last good state again where the run diverges."""
@@ -131,24 +155,15 @@ class _Run:
                 self.roll_back(str(error))
 
     def advance(self, validate: Validate | None) -> None:
-        config, journal = self.config, self.journal
-        pace = Pace(self.step, config.steps)
+        config = self.config
+        pace, batches = Pace(self.step, config.steps), Waiting(self.batches())
         window: list[dict[str, float]] = []
-        for batch in self.batches():
+        for batch in batches:
             window.append(self.train_step(batch))
             last = self.step == config.steps
             if last or self.step % config.log_every == 0:
-                losses = {name: sum(w[name] for w in window) / len(window) for name in window[-1]}
+                self.tell(window, pace, batches.share(), len(batch["index"]))
                 window.clear()
-                speed = pace.seconds_per_step(self.step)
-                rate = self.optimiser.param_groups[0]["lr"]
-                journal.write("train", step=self.step, rate=rate, seconds_per_step=speed, **losses)
-                parts = "  ".join(f"{name} {value:.5f}" for name, value in losses.items())
-                self.report(
-                    f"step {self.step}/{config.steps}  {parts}  rate {rate:.2e}  "
-                    f"{len(batch['index']) * self.fabric.world_size / speed:.1f} images/s  "
-                    f"eta {pace.eta(self.step)}"
-                )
             validated = validate is not None and (last or self.step % config.val_every == 0)
             if validate is not None and validated:
                 self.validate(validate)
@@ -156,6 +171,28 @@ class _Run:
                 self.save(good=validated or validate is None)
             if self.step == config.warmup.steps:
                 window.clear()  # the joint phase has other losses
+
+    def tell(self, window: list[dict[str, float]], pace: Pace, waiting: float, samples: int) -> None:
+        """Write a log record and a line for people."""
+        losses = {name: sum(w[name] for w in window) / len(window) for name in window[-1]}
+        seconds, rate = pace.seconds_per_step(self.step), self.optimiser.param_groups[0]["lr"]
+        memory = peak_mib(self.fabric.device)
+        speed = samples * self.fabric.world_size / seconds
+        self.log.write(
+            "train",
+            self.step,
+            rate=rate,
+            seconds_per_step=seconds,
+            images_per_second=speed,
+            data_wait=waiting,
+            memory_mib=memory,
+            **losses,
+        )
+        parts = "  ".join(f"{name} {value:.5f}" for name, value in losses.items())
+        self.report(
+            f"step {self.step}/{self.config.steps}  {parts}  rate {rate:.2e}  {speed:.1f} images/s  "
+            f"eta {pace.eta(self.step)}  data wait {waiting:.0%}  {memory / 1024:.2f} GiB"
+        )
 
     def batches(self) -> Iterable[dict[str, Any]]:
         """Return this device's batches from the current step on."""
@@ -183,42 +220,78 @@ class _Run:
         parts = _split(prepared, config.accumulate)
         self.optimiser.zero_grad()
         values: dict[str, float] = {}
-        for part in parts:
-            values = _summed(values, self.backward(self.stage.losses(part)))
-        self.clip(self.stage.model, self.optimiser)
+        restored: list[Tensor | None] = []
+        for number, part in enumerate(parts, start=1):
+            with self.unsynchronised(self.model if number < len(parts) else None, self.judge):
+                values = _summed(values, self.backward(self.stage.losses(part)))
+            restored.append(self.stage.restored)
+        self.clip(self.model, self.optimiser)
         self.optimiser.step()
-        if self.adversary is not None:
-            rate = learning_rate(self.step, config.steps, config.adversary)
-            _set_rate(self.adversary_optimiser, factor * rate)
-            self.adversary_optimiser.zero_grad()
-            values |= self.backward(self.stage.adversary_losses(parts[-1]), share=1)
-            self.clip(self.stage.adversary, self.adversary_optimiser)
-            self.adversary_optimiser.step()
+        if "adversarial" in values:  # not in a warm-up
+            values |= self.train_adversary(parts, restored, factor)
         self.step += 1
         _average_into(self.average, self.network, config.ema, self.step)
         return values
 
-    def backward(self, losses: dict[str, Tensor], share: int | None = None) -> dict[str, float]:
-        """Add the gradient of the losses' share in a step; return their share of the values."""
-        share = self.config.accumulate if share is None else share
-        values = {name: float(value.detach()) / share for name, value in losses.items()}
+    def train_adversary(
+        self, parts: list[Batch], restored: list[Tensor | None], factor: float
+    ) -> dict[str, float]:
+        """One step of the adversary on what the network restored in this step, before its own."""
+        config = self.config
+        _set_rate(self.adversary_optimiser, factor * learning_rate(self.step, config.steps, config.adversary))
+        self.adversary_optimiser.zero_grad()
+        values: dict[str, float] = {}
+        for number, (part, photo) in enumerate(zip(parts, restored, strict=True), start=1):
+            assert photo is not None
+            with self.unsynchronised(self.judge if number < len(parts) else None):
+                values = _summed(values, self.backward(self.stage.adversary_losses(part, photo)))
+        self.clip(self.judge, self.adversary_optimiser)
+        self.adversary_optimiser.step()
+        return values
+
+    def unsynchronised(self, *networks: Any) -> ExitStack:
+        """Within this, gradients of these networks are not averaged over devices: not yet, or not wanted."""
+        stack = ExitStack()
+        for network in networks:
+            if network is not None:
+                stack.enter_context(self.fabric.no_backward_sync(network))
+        return stack
+
+    def backward(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Add the gradient of the losses' share in a step; return their share of the values.
+
+        The values are means over all devices, so that all see a loss that is not finite on one.
+        """
+        share = self.config.accumulate
+        together = torch.stack([value.float() for value in losses.values()])
+        means = together.detach().clone()
+        if self.fabric.world_size > 1:
+            means = self.fabric.all_reduce(means)
+        values = {name: value / share for name, value in zip(losses, means.tolist(), strict=True)}
         if not all(math.isfinite(value) for value in values.values()):
             parts = ", ".join(f"{name} {value}" for name, value in values.items())
             raise _DivergedError(f"loss is not finite at step {self.step + 1} ({parts})")
-        self.fabric.backward(torch.stack(list(losses.values())).sum() / share)
+        self.fabric.backward(together.sum() / share)
         return values
 
     def clip(self, model: Any, optimiser: Any) -> None:
-        if self.config.optimiser.clip is not None:
-            self.fabric.clip_gradients(model, optimiser, max_norm=self.config.optimiser.clip)
+        """Bound the norm of a network's gradient, where the recipe says so."""
+        limit = self.config.optimiser.clip
+        if limit is None:
+            return
+        norm = self.fabric.clip_gradients(model, optimiser, max_norm=limit, error_if_nonfinite=False)
+        # In float16 the scaler skips such a step by itself.
+        if self.config.precision != "16-mixed" and not bool(norm.isfinite()):
+            raise _DivergedError(f"gradient is not finite at step {self.step + 1}")
 
     def validate(self, validate: Validate) -> None:
         """Score the average, keep the best; a score far below the best is a collapse."""
-        if not self.fabric.is_global_zero:
-            return
-        scores = validate(self.average.eval())
+        first = self.fabric.is_global_zero
+        scores = validate(self.average.eval(), self.step) if first else {}
+        if self.fabric.world_size > 1:
+            scores = self.fabric.broadcast(scores)
         name, score = next(iter(scores.items()))
-        self.journal.write("val", step=self.step, **scores)
+        self.log.write("val", self.step, **scores)
         better = score > self.best
         self.report(f"step {self.step}  validation  {name} {score:.3f}" + ("  (best)" if better else ""))
         if not score > self.best - self.config.recovery.collapse:
@@ -234,64 +307,102 @@ class _Run:
 
         `good` says that nothing speaks against this state: a run that diverges comes back to it.
         """
-        if not self.fabric.is_global_zero:
-            return
         if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
             raise _DivergedError(f"weights are not finite at step {self.step}")
+        pool = self.samples.state_dict()
+        if pool and not self.fabric.is_global_zero:
+            _write(self.config.folder / self.pool_name(self.step), pool)
+        self.fabric.barrier()  # a state whose pools are not all there must not be
+        if self.fabric.is_global_zero:
+            self.write_state(pool, good=good)
+        self.fabric.barrier()
+
+    def write_state(self, pool: dict[str, Any], *, good: bool) -> None:
+        folder = self.config.folder
         state = {
             "recipe": self.config.to_dict(),
             "step": self.step,
             "best": self.best,
             "rollbacks": self.rollbacks,
+            "world": self.fabric.world_size,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "samples": self.samples.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "samples": pool,
         }
         if self.adversary is not None:
             state["adversary"] = self.adversary.state_dict()
             state["adversary_optimiser"] = self.adversary_optimiser.state_dict()
         for name in ("state.pt", "good.pt") if good else ("state.pt",):
-            with atomic_path(self.config.folder / name) as part:
-                torch.save(state, part)
+            _write(folder / name, state)
         self.write_weights("last", {})
         if self.config.keep:
             self.write_weights(f"step-{self.step:08}", {})
-            for old in sorted(self.config.folder.glob("step-*.safetensors"))[: -self.config.keep]:
+            for old in sorted(folder.glob("step-*.safetensors"))[: -self.config.keep]:
+                old.unlink()
+        self.good = self.step if good else self.good
+        for old in folder.glob("samples-*.pt"):
+            if int(old.name.split("-")[1]) not in (self.step, self.good):
                 old.unlink()
 
     def write_weights(self, name: str, scores: dict[str, float]) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        path = self.config.folder / f"{name}.safetensors"
         provenance = {"recipe": self.config.to_dict(), "step": self.step, "scores": scores}
-        save(self.config.folder / f"{name}.safetensors", self.average, provenance)
+        try:
+            save(path, self.average, provenance)
+        except SafetensorError as error:  # a full disk
+            raise OutputError(f"{path} cannot be written: {error}") from None
+
+    def pool_name(self, step: int) -> str:
+        return f"samples-{step}-{self.fabric.global_rank}.pt"
 
     def resume(self) -> None:
         """Take up the state in the run's folder, if there is one."""
         folder = self.config.folder
-        if not (folder / "state.pt").is_file():
+        if (folder / "state.pt").is_file():
+            self.take(folder / "state.pt")
+            self.log.write("resume", self.step)
+            self.report(f"going on from step {self.step} in {folder}")
+        elif self.fabric.is_global_zero:
             recipe = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
             with atomic_path(folder / "recipe.yaml") as part:
                 part.write_text(recipe, encoding="utf-8")
-            return
-        self.take(folder / "state.pt")
-        self.journal.write("resume", step=self.step)
-        self.report(f"going on from step {self.step} in {folder}")
+        self.fabric.barrier()
+        if self.fabric.is_global_zero:
+            for part in folder.glob(".*.part"):  # of a save that was killed
+                part.unlink()
 
     def take(self, path: Path) -> None:
         """Set everything to what a state file holds."""
         # Our own file, but still opened without executing anything in it.
         state = torch.load(path, map_location=self.fabric.device, weights_only=True)
-        ours, theirs = self.config.to_dict(), state["recipe"]
-        for field in sorted(set(ours) - CHANGEABLE):
-            if ours[field] != theirs.get(field):
-                raise ConfigError(
-                    f"{path.parent} holds a run with {field} = {theirs.get(field)!r}, not {ours[field]!r}; "
-                    "choose another name= or remove the folder"
-                )
+        field = _changed(self.config, state["recipe"])
+        if field is not None:
+            ours, theirs = self.config.to_dict()[field], state["recipe"].get(field)
+            raise ConfigError(
+                f"{path.parent} holds a run with {field} = {theirs!r}, not {ours!r}; "
+                "choose another name= or remove the folder"
+            )
+        if state.get("world", 1) != self.fabric.world_size:
+            raise ConfigError(
+                f"{path.parent} holds a run on {state.get('world', 1)} devices, not on "
+                f"{self.fabric.world_size}; "
+                "go on with as many, or choose another name="
+            )
         self.step, self.best, self.rollbacks = state["step"], state["best"], state["rollbacks"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.samples.load_state_dict(state["samples"])
+        self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
+        pool = state["samples"]
+        if pool and not self.fabric.is_global_zero:
+            pool = torch.load(
+                path.parent / self.pool_name(self.step), map_location=self.fabric.device, weights_only=True
+            )
+        self.samples.load_state_dict(pool)
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
             self.adversary_optimiser.load_state_dict(state["adversary_optimiser"])
@@ -299,8 +410,8 @@ class _Run:
     def roll_back(self, reason: str) -> None:
         """Go back to the last good state with a smaller rate, or give up after the stated number of tries."""
         recovery, folder = self.config.recovery, self.config.folder
-        tries, step = self.rollbacks + 1, self.step
-        self.journal.write("diverged", step=step, reason=reason, tries=tries)
+        tries = self.rollbacks + 1
+        self.log.write("diverged", self.step, reason=reason, tries=tries)
         if tries > recovery.tries or not (folder / "good.pt").is_file():
             raise TrainingError(
                 f"{reason}; the checkpoint in {folder} is from before: use a rate below "
@@ -314,7 +425,35 @@ class _Run:
         )
 
 
-def steps_in(config: TrainConfig, minutes: float, report: Report = print) -> TrainConfig:
+@dataclass(frozen=True)
+class Trial:
+    """What a few steps showed."""
+
+    seconds: float
+    """Of a step."""
+    data_wait: float
+    """Share of the time in which the device waited for data."""
+    memory_mib: float
+    """Peak: of tensors on CUDA, else of the process's resident memory."""
+
+
+def try_out(config: TrainConfig, fabric: Any, steps: int = TRIAL_STEPS) -> Trial:
+    """Time a few steps of a recipe, which leave nothing behind; two more before them pay for allocations."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = config.model_copy(update={"out": Path(folder), "steps": steps + 2, "log": ()})
+        with PeakMemory(fabric.device) as memory:
+            run = _Run(trial, fabric, _say_nothing)
+            batches = Waiting(run.batches())
+            for step, batch in enumerate(batches):
+                if step == 2:
+                    pace = Pace(2, steps + 2)
+                    batches.reset()
+                run.train_step(batch)
+            seconds, waiting = pace.seconds_per_step(steps + 2), batches.share()
+    return Trial(seconds, waiting, memory.mib)
+
+
+def steps_in(config: TrainConfig, minutes: float, report: Report, fabric: Any) -> TrainConfig:
     """Return the recipe with as many steps as this machine makes in `minutes`.
 
     A run that has begun keeps its number; otherwise a few steps are timed and thrown away.
@@ -323,17 +462,33 @@ def steps_in(config: TrainConfig, minutes: float, report: Report = print) -> Tra
     if state.is_file():
         steps = torch.load(state, map_location="cpu", weights_only=True)["recipe"]["steps"]
         return config.model_copy(update={"steps": steps})
-    with tempfile.TemporaryDirectory() as folder:
-        trial = config.model_copy(update={"out": Path(folder), "steps": TRIAL_STEPS + 2})
-        run = _Run(trial, _fabric(trial), report)
-        for step, batch in enumerate(run.batches()):
-            if step == 2:  # behind the first steps, which pay for allocations
-                pace = Pace(2, TRIAL_STEPS + 2)
-            run.train_step(batch)
-        seconds = pace.seconds_per_step(TRIAL_STEPS + 2)
+    seconds = try_out(config, fabric).seconds
     steps = max(1, round(minutes * 60 / seconds))
+    if fabric.world_size > 1:
+        steps = fabric.broadcast(steps)
     report(f"{seconds:.2f} s a step: {steps} steps in {minutes:g} minutes")
     return config.model_copy(update={"steps": steps})
+
+
+def _changed(config: TrainConfig, recipe: dict[str, Any]) -> str | None:
+    """Return the first field that makes a recipe another run than the one in a file."""
+    with contextlib.suppress(ValidationError):  # adds fields that an older version did not have
+        recipe = TrainConfig.model_validate(recipe).to_dict()
+    ours = config.to_dict()
+    differing = (f for f in sorted(set(ours) - CHANGEABLE) if ours[f] != recipe.get(f))
+    return next(differing, None)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    try:
+        with atomic_path(path) as part, part.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # torch's word for a full disk
+        raise OutputError(f"{path} cannot be written: {str(error).splitlines()[0]}") from None
+
+
+def _say_nothing(line: str) -> None:
+    del line
 
 
 def _adam(network: nn.Module, optimiser: Optimiser) -> torch.optim.Adam:
@@ -365,17 +520,6 @@ def _split(batch: Batch, parts: int) -> list[Batch]:
 
 def _summed(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
     return {name: one.get(name, 0.0) + value for name, value in other.items()}
-
-
-def _fabric(config: TrainConfig) -> Any:
-    try:
-        from lightning_fabric import Fabric
-    except ModuleNotFoundError:
-        raise MissingExtraError("lightning-fabric", "train") from None
-    device = choose_device(config.device)
-    fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
-    fabric.launch()
-    return fabric
 
 
 @torch.no_grad()

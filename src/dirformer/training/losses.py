@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.networks.discriminators import PatchDiscriminator
 from dirformer.networks.features import DilatedResNet50, VGG19Features
 
 # Photos
@@ -107,7 +106,7 @@ def vanilla_discriminator(
 
 
 def r1_discriminator(
-    discriminator: PatchDiscriminator,
+    discriminator: Callable[[Tensor], Tensor],
     gt: Float[Tensor, "b 3 h w"],
     restored: Float[Tensor, "b 3 h w"],
     mask: Float[Tensor, "b 1 h w"],

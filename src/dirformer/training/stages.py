@@ -38,8 +38,6 @@ class Stage(Protocol):
 
     model: Any
     """A DiffIRS1 or DiffIRS2; the loop puts its wrapper for devices and precision around it."""
-    forward_methods: tuple[str, ...]
-    """The methods of `model`, beside `forward`, that a step calls."""
     frozen: nn.ModuleList
     """Networks that are used but not trained."""
     adversary: Any
@@ -123,8 +121,6 @@ class PhotoLosses:
 class Stage1:
     """CPEN and DIRformer together, under the losses of the photo."""
 
-    forward_methods: tuple[str, ...] = ()
-
     def __init__(self, config: TrainConfig) -> None:
         self.photo = PhotoLosses(config)
         self.frozen = nn.ModuleList(self.photo.frozen)
@@ -167,8 +163,6 @@ class Stage2:
     they learn one random t at a time and the DIRformer never (ablation V2); and the adversarial
     refinement, where a discriminator is trained beside.
     """
-
-    forward_methods = ("restore_and_estimate", "estimate_back", "predict_at")
 
     def __init__(self, config: TrainConfig) -> None:
         self.weights, self.warmup_steps = config.loss, config.warmup.steps

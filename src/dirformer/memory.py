@@ -36,10 +36,14 @@ class PeakMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.device is not None:
-            self.mib = torch.cuda.max_memory_allocated(self.device) / MIB
-        else:
-            self.mib = _peak_resident() / MIB
+        self.mib = peak_mib(self.device)
+
+
+def peak_mib(device: torch.device | None = None) -> float:
+    """Return the peak so far in MiB: of tensors on CUDA, else of the process's resident memory."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    return _peak_resident() / MIB
 
 
 def _peak_resident() -> int:
