@@ -147,11 +147,20 @@ static inline vec density(vec x) {
     return 0.398942280f * (vec)((ints)p + ((ints)r << 23));
 }
 
+// Pixels of a map to and from float32 rows padded to cp.
 static void widen_rows(const char *from, bool half, float *to, long n, long c, long cp) {
+    if (c == cp) c = cp = n * c, n = 1;
     for (long p = 0; p < n; p++, to += cp) {
         if (half) widen_row((const half_t *)from + p * c, to, c);
         else memcpy(to, (const float *)from + p * c, c * sizeof(float));
         for (long i = c; i < cp; i++) to[i] = 0;
+    }
+}
+static void narrow_rows(const float *from, char *to, bool half, long n, long c, long cp) {
+    if (c == cp) c = cp = n * c, n = 1;
+    for (long p = 0; p < n; p++, from += cp) {
+        if (half) narrow_row(from, (half_t *)to + p * c, c);
+        else memcpy((float *)to + p * c, from, c * sizeof(float));
     }
 }
 // Rows for a product along channels: as they are, or rounded.
@@ -372,11 +381,7 @@ template <class T> struct Back {
                 widen_rows(dmap + from * row_bytes, s.half, x, m, c, cp);
                 for (long j = 0; j < m * cp; j++) dn[j] += x[j];
             }
-            for (long p = 0; p < m; p++) {
-                char *to = dx + from * row_bytes + p * c * size;
-                if (s.half) narrow_row(dn + p * cp, (half_t *)to, c);
-                else memcpy(to, dn + p * cp, c * sizeof(float));
-            }
+            narrow_rows(dn, dx + from * row_bytes, s.half, m, c, cp);
         }
     }
     static const long per = 4 / sizeof(T);
