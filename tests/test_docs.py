@@ -11,6 +11,7 @@ import typer.main
 
 from dirformer.catalog import CATALOG
 from dirformer.cli import app
+from dirformer.evaluation.sweeps import sweep_names
 from dirformer.networks.config import PRESETS, ModelConfig
 from dirformer.training.config import recipe_names
 
@@ -43,7 +44,10 @@ def test_commands_exist(page: Path) -> None:
         options = {name for parameter in verbs[verb].params for name in parameter.opts}
         given = {a.split("=")[0] for a in arguments if a.startswith("-") and not a.lstrip("-").isdigit()}
         assert given <= options, f"{verb}: {given - options}"
-        if verb == "train":
+        if "--sweep" in arguments:
+            name = arguments[arguments.index("--sweep") + 1]
+            assert name in sweep_names() or name.endswith(".yaml")
+        elif verb == "train":
             assert arguments[0] in recipe_names() or arguments[0].endswith(".yaml")
 
 

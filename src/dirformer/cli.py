@@ -28,6 +28,9 @@ DrawSeed = Annotated[int, typer.Option("--seed", help="Another seed is another s
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Fields to change, such as data.train=DIR steps=2000.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result for machines to this file.")]
 
 
@@ -79,15 +82,29 @@ def restore(
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a .yaml file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Fields to change, such as data.train=DIR steps=2000.")
-    ] = None,
+    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name or a .yaml file.")] = None,
+    overrides: Overrides = None,
     minutes: Annotated[float | None, typer.Option(help="Fit the schedule to this time.", min=0.1)] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Instead of a recipe: train and compare the rows of this list.")
+    ] = None,
 ) -> None:
     """Train a network by a recipe; the same command again goes on where it stopped."""
-    from dirformer.evaluation.validation import train as run
+    from dirformer.errors import ConfigError
     from dirformer.training.config import load_recipe
+
+    if sweep is not None:
+        from dirformer.evaluation.sweeps import Sweep, as_markdown
+
+        if minutes is not None:
+            raise ConfigError("--minutes does not go with --sweep; give the rows the same steps=NUMBER")
+        rows = Sweep(sweep, [*([recipe] if recipe else []), *(overrides or [])])
+        say(as_markdown(rows.run(say)))
+        say(f"table: {rows.folder / 'table.md'}, .csv, .json")
+        return
+    if recipe is None:
+        raise ConfigError("train needs a recipe (`dirformer models` lists them) or --sweep NAME")
+    from dirformer.evaluation.validation import train as run
 
     run(load_recipe(recipe, overrides), say, minutes)
 

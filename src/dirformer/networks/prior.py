@@ -108,6 +108,26 @@ def beta_schedule(timesteps: int, start: float, end: float, kind: str) -> Float[
     return torch.linspace(start, end, timesteps, dtype=torch.float64)
 
 
+def solve_beta_end(
+    timesteps: int, start: float = 0.1, kind: str = "sqrt", signal: float | None = None
+) -> float:
+    """Return the β_T with which ᾱ_T is `signal`; None stands for what T = 4 has, 0.0026 (Fig. 6).
+
+    A start that leaves as much signal whatever T is what makes chains of other lengths comparable. With
+    T = 1 the only β is the first one: the result is then `beta_start` too.
+    """
+    if signal is None:
+        signal = float((1 - beta_schedule(4, 0.1, 0.99, "sqrt")).prod())
+    if timesteps == 1:
+        return 1 - signal
+    low, high = 0.0, 1.0
+    for _ in range(60):  # ᾱ_T falls as β_T grows
+        end = (low + high) / 2
+        left = float((1 - beta_schedule(timesteps, start, end, kind)).prod())
+        low, high = (end, high) if left > signal else (low, end)
+    return (low + high) / 2
+
+
 class Diffusion(nn.Module):
     """The schedule and its two directions. Index i counts from 0, so i = t − 1.
 
