@@ -140,6 +140,9 @@ class TrainConfig(_Section):
     save_every: int = Field(1000, ge=1)
     out: Path = Path("runs")
     device: str = "auto"
+    compile: bool = False
+    """torch.compile the DIRformer: minutes at the start. On a CPU the kernels of ours are faster than what
+    it makes, and they are left out under it."""
 
     @field_validator("model")
     @classmethod

@@ -46,7 +46,7 @@ from dirformer.training.stages import STAGES, Batch
 Validate = Callable[[DiffIR], dict[str, float]]
 Report = Callable[[str], None]
 
-CHANGEABLE = {"data", "log_every", "val_every", "save_every", "keep", "recovery", "out", "device"}
+CHANGEABLE = {"data", "log_every", "val_every", "save_every", "keep", "recovery", "out", "device", "compile"}
 """Fields that may differ when a run goes on; any other would make it another run."""
 TRIAL_STEPS = 10
 
@@ -86,6 +86,8 @@ class _Run:
         self.stage = STAGES[config.stage](config)
         self.network: DiffIR = self.stage.model.train()
         self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
+        if config.compile:
+            self.network.dirformer.compile()
         self.adversary: nn.Module | None = self.stage.adversary
         self.stage.model, self.optimiser = fabric.setup(self.network, _adam(self.network, config.optimiser))
         for method in self.stage.forward_methods:
