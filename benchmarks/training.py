@@ -40,9 +40,9 @@ from dirformer.networks.diffir import DiffIRS1, DiffIRS2, start_at_identity
 from dirformer.networks.dirformer import Level
 
 # Photos per step, side of their LQ patches, rounds.
-SIZES = {"sr-x4-compact": (8, 48, 7), "sr-x4": (1, 32, 5), "deblurring": (1, 64, 5)}
+SIZES = {"sr-x4-compact": (8, 48, 7), "sr-x4": (1, 48, 3), "deblurring": (1, 128, 3)}
 COMPACT = (8, 48, 5)  # of other models
-LARGE = (1, 64, 3)
+LARGE, LARGE_SR = (1, 128, 3), (1, 48, 3)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def networks(name: str) -> tuple[DiffIRS1, DiffIRS2]:
 
 
 def sizes(arguments: argparse.Namespace, name: str) -> tuple[int, int, int]:
-    batch, patch, rounds = SIZES.get(name, COMPACT if "compact" in name else LARGE)
+    other = COMPACT if "compact" in name else LARGE if preset(name).scale == 1 else LARGE_SR
+    batch, patch, rounds = SIZES.get(name, other)
     return arguments.batch or batch, arguments.patch or patch, arguments.rounds or rounds
 
 
