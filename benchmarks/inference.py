@@ -168,12 +168,15 @@ def measure(name: str, ways: list[str], rounds: int, threads: int) -> list[dict[
     network, height, width, _ = CASES[name]
     case = make_case(network, height, width)
     runs: dict[str, Callable[[], Tensor]] = {}
+    times: dict[str, list[tuple[float, float]]] = {}
     expected, facts = None, {}
     for way in ways:
         try:
             started = time.perf_counter()
             run = make_way(way, case, threads)
+            cpu, wall = time.process_time(), time.perf_counter()
             got = run()
+            times[way] = [(time.process_time() - cpu, time.perf_counter() - wall)] if rounds == 0 else []
         except (ImportError, CompilerMissingError) as error:
             print(f"  {way}: left out ({error})", flush=True)
             continue
@@ -187,7 +190,6 @@ def measure(name: str, ways: list[str], rounds: int, threads: int) -> list[dict[
             "preparation_s": preparation,
         }
         runs[way] = run
-    times: dict[str, list[tuple[float, float]]] = {way: [] for way in runs}
     for _ in range(rounds):
         for way, run in runs.items():
             cpu, wall = time.process_time(), time.perf_counter()
@@ -314,7 +316,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the records to this file")
     parser.add_argument("--case", action="append", choices=CASES, help="only these cases")
     parser.add_argument("--way", action="append", choices=WAYS, help="only these ways, after eager")
-    parser.add_argument("--rounds", type=int, help="rounds per case")
+    parser.add_argument("--rounds", type=int, help="rounds per case after a first run; 0 takes that one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     arguments = parser.parse_args()
@@ -338,7 +340,7 @@ def main() -> None:
         for record in measure(
             name,
             list(dict.fromkeys(ways)),
-            1 if arguments.quick else arguments.rounds or rounds,
+            1 if arguments.quick else rounds if arguments.rounds is None else arguments.rounds,
             arguments.threads,
         ):
             if not (arguments.quick or arguments.no_memory):

@@ -161,7 +161,8 @@ class StockKernels:
             out = F.linear(self._moved(x), self._cast(layer.weight.flatten(1)), self._bias(layer.bias))
         else:
             strip, _ = self._strip(x, above, below, 0, len(x))
-            maps = self._moved(strip).movedim(2, 0)[None]  # channels-last in memory
+            # Batch axis first: added last, its stride would hide from conv2d that this is channels-last.
+            maps = self._moved(strip)[None].movedim(3, 1)
             # The rows above and below are part of the strip; only columns are padded here.
             maps = F.conv2d(maps, self._cast(layer.weight), self._bias(layer.bias), padding=(0, 1))
             if shuffle:
@@ -223,7 +224,7 @@ class StockKernels:
                 wide[row] = 0
         taps, bias = depthwise.weight[start:stop], depthwise.bias
         out = F.conv2d(
-            wide.movedim(2, 0)[None],
+            wide[None].movedim(3, 1),
             self._cast(taps),
             self._bias(None if bias is None else bias[start:stop]),
             padding=(0, 1),

@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 Kernels = NativeKernels | StockKernels
 Band = dict[str, Any]
 """Rows of a map and their neighbours as they were: `x`, `above`, `below`; see `stock.py`."""
+ModulationOf = Callable[[int, Band], Modulation]
+"""What a norm's result is scaled and shifted by, in a band that begins at row y of its map."""
 
 
 def choose_kernels(precision: torch.dtype = torch.float32, device: torch.device | None = None) -> Kernels:
@@ -298,9 +300,7 @@ class Engine:
             if self.on_progress is not None:
                 self.on_progress(self._done / self._work)
 
-    def _modulation(
-        self, x: Map, norm: ModulatedNorm, prior: Float[Tensor, "w p"]
-    ) -> Callable[[int, Band], Modulation]:
+    def _modulation(self, x: Map, norm: ModulatedNorm, prior: Float[Tensor, "w p"]) -> ModulationOf:
         scale, shift = (values.float().contiguous() for values in norm.folded(prior))
         if len(prior) == 1:
             return lambda y, band: Modulation(scale[0], shift[0])  # noqa: ARG005
@@ -313,9 +313,7 @@ class Engine:
 
         return of_band
 
-    def _attend(
-        self, x: Map, block: Block, packed: Any, modulation: Callable[[int, Band], Modulation]
-    ) -> None:
+    def _attend(self, x: Map, block: Block, packed: Any, modulation: ModulationOf) -> None:
         rows, columns = self._axes(x.height, x.width)
         if rows.cells == columns.cells == 1:
             mixing = self._mixing(x, block, packed, modulation)
@@ -342,12 +340,10 @@ class Engine:
 
         self._sweep(x, attend, cuts=rows.ends)
 
-    def _feed(self, x: Map, packed: Any, modulation: Callable[[int, Band], Modulation]) -> None:
+    def _feed(self, x: Map, packed: Any, modulation: ModulationOf) -> None:
         self._sweep(x, lambda y, band: self.kernels.feed(packed, modulation(y, band), **band))
 
-    def _mixing(
-        self, x: Map, block: Block, packed: Any, modulation: Callable[[int, Band], Modulation]
-    ) -> Any:
+    def _mixing(self, x: Map, block: Block, packed: Any, modulation: ModulationOf) -> Any:
         rows = self._block_rows(x.height, x.width)
         bands = self._sweep(
             x, lambda y, band: self.kernels.statistics(packed, modulation(y, band), **band, rows=rows)
@@ -356,9 +352,7 @@ class Engine:
         sums = [torch.cat(part).cpu().double().sum(0).float() for part in parts]
         return self.kernels.pack_mixing(block.attention.mixing(*(t.to(self.kernels.device) for t in sums))[0])
 
-    def _cell_sums(
-        self, x: Map, packed: Any, modulation: Callable[[int, Band], Modulation]
-    ) -> list[list[Tensor]]:
+    def _cell_sums(self, x: Map, packed: Any, modulation: ModulationOf) -> list[list[Tensor]]:
         """Return what an attention needs to know, summed over each cell: per row of cells, `cells …` each."""
         rows, columns = self._axes(x.height, x.width)
         block_rows = self._block_rows(x.height, x.width)
