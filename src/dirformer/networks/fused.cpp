@@ -125,8 +125,10 @@ template <class T> static long forward(const Part &s, const char *x, char *out, 
     Scratch scratch{space};
     Packed<T> weights(s, f, scratch, false);
     const long size = s.half ? 2 : 4, photo = s.height * s.width * f.c * size;
+    const int64_t end = s.width;  // no context windows: a row is one cut
     Sweep part{s.kind, s.half, s.low, s.centred, s.width, f.c, f.wide, s.inner, s.heads, f.step, s.height,
-               nullptr, nullptr, weights.expand, nullptr, weights.taps, nullptr, weights.project, nullptr};
+               nullptr, nullptr, weights.expand, nullptr, weights.taps, nullptr, weights.project, nullptr,
+               1, 0, 0, &end};
     const long mixing = s.kind == ATTEND ? f.cp * even(f.c) : 0;
     const long each = (sweep<T>(part, nullptr, nullptr, nullptr, s.height, nullptr, nullptr) + mixing * sizeof(T) + SLACK * 4 + 63) / 64 * 64;
     char *own = scratch.carve<char>(each * s.threads);
