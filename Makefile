@@ -8,7 +8,7 @@ DATA ?= ../shared/datasets
 TASK ?= sr-x4
 MINUTES ?= 30
 
-.PHONY: setup demo check test test-all bench docs pictures train-compact
+.PHONY: setup demo check test test-all bench docs pictures train-compact scores
 
 setup: $(READY)
 
@@ -34,7 +34,7 @@ test-all: setup
 	$(BIN)/python -m pytest -n 2
 
 bench: setup
-	@for name in data evaluation inference; do \
+	@for name in data evaluation inference training; do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py --quick || exit 1; \
 	done
 
@@ -44,7 +44,10 @@ docs: setup
 pictures: setup
 	$(BIN)/python docs/pictures.py $(DATA)
 
-# A leg of training from the shipped weights; docs/models/ship.py takes the result in if it is better.
+# A leg of training from the shipped weights; the result is taken in if it is clearly better.
 train-compact: setup
-	$(BIN)/dirformer train $(TASK)-compact-stage2 init=$(TASK)-compact stage1=$(TASK)-compact-stage1 \
-		name=$(TASK)-compact-leg data.train=$(DATA)/photos data.val=$(DATA)/photos_val.txt --minutes $(MINUTES)
+	$(BIN)/python docs/models/leg.py $(TASK)-compact $(DATA) $(MINUTES)
+
+# Scores of all shipped models, and their cards.
+scores: setup
+	$(BIN)/python docs/models/cards.py $(DATA)

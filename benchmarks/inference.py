@@ -29,9 +29,10 @@ import torch
 from plain import PlainDIRformer
 from torch import Tensor
 
-from dirformer.inference.native import CompilerMissingError, NativeKernels
+from dirformer.inference.native import NativeKernels
 from dirformer.inference.stock import StockKernels
 from dirformer.inference.streaming import Engine
+from dirformer.native import CompilerMissingError
 from dirformer.networks.config import preset
 from dirformer.networks.diffir import DiffIRS2
 

@@ -48,13 +48,15 @@ def level(blocks: nn.ModuleList, x: Tensor, prior: Tensor) -> Tensor:
 
 def norm(part: ModulatedNorm, x: Tensor, prior: Tensor) -> Tensor:
     b, c, h, w = x.shape
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     rows = x.permute(0, 2, 3, 1).reshape(b, h * w, c)
     mean, variance = rows.mean(-1, keepdim=True), rows.var(-1, keepdim=True, unbiased=False)
     if part.bias is None:
         rows = rows / torch.sqrt(variance + 1e-5) * part.weight
     else:
         rows = (rows - mean) / torch.sqrt(variance + 1e-5) * part.weight + part.bias
-    x = rows.reshape(b, h, w, c).permute(0, 3, 1, 2).contiguous()
+    x = rows.reshape(b, h, w, c).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     scale, shift = part.modulation(prior).view(b, 2 * c, 1, 1).chunk(2, 1)
     return x * scale + shift
 

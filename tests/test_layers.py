@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "dirformer"
 LAYERS = (
-    {"errors", "files", "device", "memory", "photo", "journal"},
+    {"errors", "files", "device", "memory", "photo", "journal", "native"},
     {"networks", "degradations", "catalog"},
     {"data", "checkpoints", "convert"},
     {"training", "inference"},

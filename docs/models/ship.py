@@ -1,92 +1,97 @@
-"""Take a trained network into the package: python docs/models/ship.py NAME STAGE1 STAGE2 DATA
+"""Take a trained network into the package: python docs/models/ship.py NAME STAGE1 STAGE2 DATA [NOTE]
 
-Scores both stages on the fixed validation photos and the benchmark sets, and writes float16 files into
-the package if stage 2 is at least 0.05 dB better on the validation photos than what is shipped.
+Scores both stages on the model's fixed validation set and writes float16 files into the package if stage 2 is
+at least 0.05 dB better than what is shipped. An adversarial variant (`NAME-gan`) is judged by ST-LPIPS.
+Every leg, taken or not, goes into docs/models/legs.jsonl; docs/models/cards.py then writes tables and cards.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
+from sets import validation
 
 from dirformer.catalog import find_weights
 from dirformer.checkpoints import load, read_header, save
 from dirformer.errors import CheckpointError
-from dirformer.evaluation.metrics import psnr, rgb_to_y, ssim
+from dirformer.evaluation.perceptual import stlpips
 from dirformer.evaluation.run import interval95
 from dirformer.evaluation.validation import Validation
-from dirformer.inference.restorer import Restorer, pad_to_multiple
-from dirformer.networks.diffir import DiffIR, DiffIRS1
-from dirformer.photo import read_rgb
-from dirformer.training.config import load_recipe
+from dirformer.networks.diffir import DiffIR
 
-MARGIN = 0.05
-WEIGHTS = Path(__file__).parents[2] / "src" / "dirformer" / "weights"
+HERE = Path(__file__).parent
+MARGIN = {"dB": 0.05, "st-lpips": 0.005}
+WEIGHTS = HERE.parents[1] / "src" / "dirformer" / "weights"
 
 
-def main(name: str, stage1: str, stage2: str, data: str) -> None:
-    recipe = load_recipe(f"{name}-stage2", [f"data.val={data}/photos_val.txt"])
-    validation = Validation(recipe)
+def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None:
+    plain = name.removesuffix("-gan")
+    cases = validation(plain, Path(data))
+    unit = "st-lpips" if name.endswith("-gan") else "dB"
     models: dict[int, DiffIR] = {1: load(Path(stage1)), 2: load(Path(stage2))}
+    scores = {stage: cases.scores(model) for stage, model in models.items()}
+    judged = fmean(scores[2]) if unit == "dB" else -distance(cases, models[2])
     before = None
     try:
-        before = validation(load(find_weights(name)))["psnr_y"]
+        shipped = load(find_weights(name))
+        before = fmean(cases.scores(shipped)) if unit == "dB" else -distance(cases, shipped)
     except CheckpointError:
         print(f"{name} is not shipped yet")
-    scores: dict[int, dict[str, Any]] = {
-        s: {"photos_val": validation(m)["psnr_y"]} for s, m in models.items()
+    taken = before is None or judged >= before + MARGIN[unit]
+    print(
+        f"{cases.score}: stage 1 {fmean(scores[1]):.3f}, stage 2 {fmean(scores[2]):.3f}; "
+        f"judged by {unit}: {judged:.3f}, shipped {before} → {'taken' if taken else 'left'}"
+    )
+    provenance = {stage: read_header(Path(path))["provenance"] for stage, path in ((1, stage1), (2, stage2))}
+    leg = {
+        "model": name,
+        "date": time.strftime("%Y-%m-%d"),
+        "steps": {f"stage {stage}": p["step"] for stage, p in provenance.items()},
+        "score": cases.score if unit == "dB" else "ST-LPIPS",
+        "before": before if before is None or unit == "dB" else -before,
+        "after": judged if unit == "dB" else -judged,
+        "taken": taken,
+        "note": note,
     }
-    now = scores[2]["photos_val"]
-    oracle = scores[1]["photos_val"]
-    print(f"validation photos, PSNR-Y: stage 1 {oracle:.3f}, stage 2 {now:.3f}, shipped {before}")
-    if before is not None and now < before + MARGIN:
-        print(f"not shipped: less than {MARGIN} dB better")
+    with (HERE / "legs.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(leg) + "\n")
+    if not taken:
         return
-    for benchmark in ("Set5", "BSD100"):
-        for stage, model in models.items():
-            path = Path(stage1 if stage == 1 else stage2)
-            scores[stage][benchmark] = score(model, path, Path(data) / benchmark)
-            print(benchmark, f"stage {stage}", scores[stage][benchmark])
-    for stage, source in ((1, stage1), (2, stage2)):
-        provenance = read_header(Path(source))["provenance"]
-        shown = {k: v for k, v in provenance["recipe"].items() if k not in ("data", "stage1", "init", "out")}
-        target = WEIGHTS / f"{name}{'-stage1' if stage == 1 else ''}.safetensors"
-        facts = {
+    gap = [a - b for a, b in zip(scores[1], scores[2], strict=True)]
+    for stage, model in models.items():
+        if stage == 1 and unit != "dB":
+            continue  # the adversarial variant has its plain model's teacher
+        recipe = provenance[stage]["recipe"]
+        facts: dict[str, Any] = {
             "licence": "Apache-2.0",
-            "recipe": shown,
-            "steps": provenance["step"],
-            "scores": scores[stage],
+            "recipe": {
+                k: v for k, v in recipe.items() if k not in ("data", "stage1", "init", "transfer", "out")
+            },
+            "patch": recipe["data"]["patch"],
+            "steps": provenance[stage]["step"],
+            "scores": {
+                f"validation {cases.score}": fmean(scores[stage]),
+                "interval95": interval95(scores[stage]),
+                "oracle_minus_stage2": {"mean": fmean(gap), "interval95": interval95(gap)},
+            },
             "validation_before": before,
         }
-        save(target, models[stage], facts, dtype=torch.float16)
+        target = WEIGHTS / f"{name}{'-stage1' if stage == 1 else ''}.safetensors"
+        save(target, model, facts, dtype=torch.float16)
         print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
 
 
-@torch.inference_mode()
-def score(model: DiffIR, path: Path, folder: Path) -> dict[str, Any]:
-    """PSNR-Y and SSIM-Y, 4 px border, of the stage's own restoration: stage 1 sees the GT, an oracle."""
-    restorer = None if isinstance(model, DiffIRS1) else Restorer(path, device="cpu")
-    rows = []
-    for gt_path in sorted((folder / "HRx4").iterdir()):
-        gt, lq = (read_rgb(p).float() / 255 for p in (gt_path, folder / "LRx4" / gt_path.name))
-        if restorer is None:
-            multiple, (height, width) = model.config.multiple, gt.shape[1:]
-            pair = (pad_to_multiple(x[None], multiple * k) for x, k in ((lq, 1), (gt, model.config.scale)))
-            restored = model(*pair)[0, :, :height, :width]
-        else:
-            restored = restorer.restore(lq)
-        restored = (restored.clamp(0, 1) * 255).round() / 255
-        result, target = rgb_to_y(restored), rgb_to_y(gt)
-        rows.append((psnr(result, target, 4), ssim(result, target, 4)))
-    values, similarities = zip(*rows, strict=True)
-    return {
-        "psnr_y": sum(values) / len(values),
-        "psnr_y_interval95": interval95(list(values)),
-        "ssim_y": sum(similarities) / len(similarities),
-    }
+def distance(cases: Validation, model: DiffIR) -> float:
+    """Mean ST-LPIPS over the validation cases."""
+    metric = stlpips()
+    restored = (cases.restore(model, n) for n in range(len(cases.cases)))
+    return fmean(metric(photo, case.gt[0]) for photo, case in zip(restored, cases.cases, strict=True))
 
 
 if __name__ == "__main__":

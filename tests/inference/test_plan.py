@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from dirformer.errors import ConfigError
-from dirformer.inference.native import CompilerMissingError, library
+from dirformer.inference.native import library
 from dirformer.inference.plan import make_plan, parse_bytes
+from dirformer.native import CompilerMissingError
 from dirformer.networks.config import PRESETS
 from helpers import SRC
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from dirformer.errors import ConfigError
 from dirformer.inference import streaming
-from dirformer.inference.native import CompilerMissingError, NativeKernels
+from dirformer.inference.native import NativeKernels
 from dirformer.inference.stock import StockKernels
 from dirformer.inference.streaming import Engine, Kernels
+from dirformer.native import CompilerMissingError
 from dirformer.networks.config import PRESETS, ModelConfig
 from dirformer.networks.diffir import DiffIRS2
 from helpers import SRC, TINY_INPAINTING, TINY_SR, tiny

@@ -155,3 +155,16 @@ def test_every_variant_trains_and_restores(name: str) -> None:
     (restored.square().mean() + estimates[-1].square().mean()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in stage2.parameters())
     assert stage2(lq, noise).shape == gt.shape
+
+
+def test_a_constant_condition_is_one_vector_for_all_photos() -> None:
+    """The control without a photo: every photo gets the same IPR, of every size, and it can be learnt."""
+    config = replace(PRESETS["sr-x4-compact"], timesteps=0, condition="constant", cpen_dim=4, prior_dim=8)
+    torch.manual_seed(0)
+    cpen = DiffIRS2(config).cpen
+    one, other = cpen(torch.rand(2, 3, 16, 16)), cpen(torch.rand(1, 3, 24, 40))
+    torch.testing.assert_close(torch.cat([one, other]), one[:1].expand(3, -1))
+    one.sum().backward()
+    assert all(layer.bias.grad is not None and layer.bias.grad.abs().sum() > 0 for layer in cpen.mlp)
+    with pytest.raises(ConfigError, match="condition is 'constant'; expected photo unless timesteps is 0"):
+        replace(config, timesteps=4)

@@ -8,12 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dirformer.native import CompilerMissingError, compiled
 from dirformer.networks.dirformer import Block
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-fno-exceptions")
-SWITCH = "DIRFORMER_NATIVE"
-"""Environment variable; 0 keeps to stock torch."""
 
 _STATISTICS, _ATTEND, _FEED = range(3)
 
@@ -60,60 +52,10 @@ class _Conv(ctypes.Structure):
     ]
 
 
-class CompilerMissingError(Exception):
-    """The kernels cannot be built here; the message says why."""
-
-
 @functools.cache
 def library() -> ctypes.CDLL:
-    """Return the kernels, compiled now or found in the cache folder.
-
-    Raises:
-        CompilerMissingError: if they were switched off, or there is no compiler that builds them.
-    """
-    if os.environ.get(SWITCH) == "0":
-        raise CompilerMissingError(f"switched off by {SWITCH}=0")
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
-    if compiler is None:
-        raise CompilerMissingError("no C++ compiler found")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout  # noqa: S603
-    key = hashlib.blake2b(SOURCE.read_bytes() + version + _processor(), digest_size=8).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dirformer"
-    path = cache / f"kernels-{key}.so"
-    if not path.exists():
-        try:
-            _compile(compiler, path)
-        except OSError as error:
-            raise CompilerMissingError(f"kernels cannot be written to {cache}: {error.strerror}") from None
-    try:
-        return _declared(ctypes.CDLL(str(path)))
-    except OSError as error:
-        raise CompilerMissingError(f"{path} cannot be loaded: {error}") from None
-
-
-def _compile(compiler: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        for target in ("-march=native", "-mcpu=native"):
-            command = [compiler, *FLAGS, target, str(SOURCE), "-o", str(part)]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-            if result.returncode == 0:
-                part.replace(path)
-                return
-    lines = result.stderr.strip().splitlines() or ["no message"]
-    raise CompilerMissingError(f"{compiler} cannot build the kernels: {lines[0]}")
-
-
-def _processor() -> bytes:
-    # Code for this very processor: a home folder may be shared by different ones.
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor().encode()
-    return "".join(
-        sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
-    ).encode()
+    """Return the kernels, compiled now or found in the cache; CompilerMissingError if there are none."""
+    return _declared(compiled(SOURCE))
 
 
 def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:

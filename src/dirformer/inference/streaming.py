@@ -29,10 +29,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dirformer.inference.memory import Map
-from dirformer.inference.native import CompilerMissingError, NativeKernels
+from dirformer.inference.native import NativeKernels
 from dirformer.inference.plan import PIECE, STEP, Plan, available_memory, make_plan
 from dirformer.inference.rows import Convolved, Doubled, Joined, MapRows, PhotoRows, Source
 from dirformer.inference.stock import StockKernels
+from dirformer.native import CompilerMissingError
 from dirformer.networks.config import LEVELS, ModelConfig
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.networks.dirformer import Block, DIRformer, ModulatedNorm

@@ -73,6 +73,9 @@ class ModelConfig:
     """Order in which stage 1 concatenates both photos: released LQ first, paper GT first."""
     prior_dim: int = 256
     """Numbers in the IPR, 4·C' in the paper."""
+    condition: Literal["photo", "constant"] = "photo"
+    """What stage 2's CPEN gives: the photo's condition D, or (a control experiment, with `timesteps` 0) one
+    learned vector for all photos."""
 
     # Diffusion and denoiser
     timesteps: int = 4
@@ -113,6 +116,8 @@ class ModelConfig:
         low, high = self.beta_start, self.beta_end
         _require(0 < low < 1, self, "beta_start", "between 0 and 1")
         _require(0 < high < 1, self, "beta_end", "between 0 and 1")
+        constant = self.condition == "constant"
+        _require(not constant or not self.timesteps, self, "condition", "photo unless timesteps is 0")
         enlarge = self.scale * self.unshuffle
         expected = {"conv": enlarge == 1, "shuffle": enlarge == 4, "nearest": enlarge == 4, "direct": True}
         _require(
@@ -179,6 +184,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "cpen_order": ("lq_gt", "gt_lq"),
     "beta_schedule": ("sqrt", "linear"),
     "target": ("x0", "epsilon"),
+    "condition": ("photo", "constant"),
     "denoiser_order": ("condition_first", "noise_first"),
     "time": ("scaled", "index"),
 }

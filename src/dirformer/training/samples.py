@@ -23,7 +23,7 @@ from dirformer.degradations.masks import mask_settings
 from dirformer.degradations.pairs import PairMaker, PairPool
 from dirformer.degradations.pipeline import degradation
 from dirformer.device import seeded_generator
-from dirformer.errors import ConfigError
+from dirformer.errors import ConfigError, DataError
 from dirformer.training.config import Data, TrainConfig
 
 
@@ -139,10 +139,6 @@ class Samples:
 
     def _dataset(self, config: TrainConfig) -> Crops | MixedCrops:
         data, task = config.data, config.network.task
-        if data.without is not None and data.val is not None:
-            raise ConfigError(
-                "data.without and data.val are both set; photos of data.val are left out anyway"
-            )
         if data.usm and (task == "inpainting" or data.lq is not None):
             raise ConfigError("data.usm sharpens before degrading; it has no effect on pairs and masks")
         if task == "inpainting":
@@ -184,7 +180,12 @@ class Samples:
         return CleanCrops(photos, self.side(0), seed, _cache(data), data.augment)
 
     def _photos(self, data: Data, side: int) -> list[Any]:
-        photos = find_photos(_require_train(data), without=data.without or data.val)
+        photos = find_photos(_require_train(data), without=data.without)
+        if data.val is not None:
+            held_out = {path.name for path in find_photos(data.val)}
+            photos = [path for path in photos if path.name not in held_out]
+            if not photos:
+                raise DataError(f"{data.train} has only the photos of data.val; give others to train on")
         require_size(photos, side)
         return photos
 

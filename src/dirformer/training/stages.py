@@ -300,5 +300,6 @@ _DIFFUSION = {
     "reverse_noise",
     "denoiser_blocks",
     "denoiser_order",
+    "condition",
     "time",
 }

@@ -1,0 +1,168 @@
+"""Score every shipped model on its test sets and write the cards: python docs/models/cards.py DATA [NAME...]
+
+Writes docs/models/scores.json (per model and set: means, 95 % intervals, paired differences to the first
+baseline), docs/models/README.md (one table of all) and a card per model beside its weights.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from sets import tests
+from texts import CARDS, DATA_SECTION, LICENCE_SECTION
+
+from dirformer.catalog import CATALOG
+from dirformer.checkpoints import load, read_header
+from dirformer.evaluation.cost import executed
+from dirformer.evaluation.protocols import LOWER_IS_BETTER, protocol
+from dirformer.evaluation.run import evaluate, interval95
+
+HERE = Path(__file__).parent
+WEIGHTS = HERE.parents[1] / "src" / "dirformer" / "weights"
+DIGITS = {"ssim_y": 4, "ssim": 4, "ssim_volume": 4, "ssim_zero": 4, "flip": 4, "stlpips": 4}
+HIDDEN = {"seconds", "peak_mib"}
+
+
+def score(name: str, data: Path) -> list[dict[str, Any]]:
+    """Score a model and its baselines on each of its test sets."""
+    results = []
+    for test in tests(name.removesuffix("-gan"), data):
+        plain = [name.removesuffix("-gan")] if name.endswith("-gan") else []
+        result = evaluate(
+            [*test.baselines, *plain, name],
+            test.lq,
+            test.gt,
+            test.protocol,
+            metrics=test.metrics,
+            masks=test.masks,
+            device="cpu",
+        )
+        columns = {m["model"]: m for m in result["models"]}
+        first = columns[test.baselines[0]]["images"]
+        entry: dict[str, Any] = {
+            "set": test.title,
+            "protocol": test.protocol,
+            "photos": len(first),
+            "rows": {},
+        }
+        for rival, column in columns.items():
+            row = {
+                k: {"mean": v, "interval95": column["interval95"][k]}
+                for k, v in column["mean"].items()
+                if k not in HIDDEN
+            }
+            for metric, values in row.items():
+                gains = [a[metric] - b[metric] for a, b in zip(column["images"], first, strict=True)]
+                values["gain"] = {"mean": sum(gains) / len(gains), "interval95": interval95(gains)}
+            entry["rows"][rival] = row
+        results.append(entry)
+        print(table([entry]), flush=True)
+    return results
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """Return a Markdown table: a row per set and contender, a column per metric; gains in brackets."""
+    lines = []
+    for entry in entries:
+        metrics = list(next(iter(entry["rows"].values())))
+        arrows = [f"{m} {'↓' if m in LOWER_IS_BETTER else '↑'}" for m in metrics]
+        lines += [f"**{entry['set']}** ({entry['photos']} photos, protocol `{entry['protocol']}`)", ""]
+        lines += ["| | " + " | ".join(arrows) + " |", "|---" * (len(metrics) + 1) + "|"]
+        for number, (rival, row) in enumerate(entry["rows"].items()):
+            cells = [_cell(metric, row[metric], gain=number > 0) for metric in metrics]
+            lines.append(f"| {rival} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(metric: str, values: dict[str, Any], *, gain: bool) -> str:
+    digits = DIGITS.get(metric, 2)
+    low, high = values["interval95"]
+    text = f"{values['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    if gain:
+        low, high = values["gain"]["interval95"]
+        text += f"; {values['gain']['mean']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return text
+
+
+def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -> str:
+    """Return a model's card."""
+    text, model = CARDS[name], load(CATALOG[name].path)
+    config, size = model.config, 64 if model.config.scale == 4 else 256
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    giga = executed(config, size, size) / 1e9
+    scores = read_header(CATALOG[name].path)["provenance"]["scores"]
+    gap = scores["oracle_minus_stage2"]
+    rows = [
+        f"| {leg['date']} | {leg['note']} | {leg['steps']['stage 1']:,} / {leg['steps']['stage 2']:,} "
+        f"| {'–' if leg['before'] is None else format(leg['before'], '.3f')} | {leg['after']:.3f} "
+        f"| {'yes' if leg['taken'] else 'no'} |"
+        for leg in legs
+        if leg["model"] == name
+    ]
+    parts = [
+        f"# {name}",
+        (
+            f"{text.summary} A stage-2 DiffIR of {millions:.2f} M parameters (CPEN, denoiser, DIRformer) and "
+            f"{giga:.2f} G Mult-Adds at a {size}×{size} input (`dirformer cost {name} --size {size}`), float16, "
+            f"{CATALOG[name].path.stat().st_size / 1e6:.1f} MB. {text.teacher}"
+        ),
+        DATA_SECTION,
+        text.data,
+        LICENCE_SECTION,
+        "## Training\n" + text.training,
+        "| date | leg, device | steps, stage 1 / 2 | before | after | taken |\n|---|---|---|---|---|---|\n"
+        + "\n".join(rows),
+        f"Before, after: {legs_score(name, legs)} on the fixed validation set (`docs/models/validation.json`).",
+        (
+            "## Scores\nMean and 95 % bootstrap interval over photos; behind the semicolon the gain over the "
+            f"first row, photo by photo. `python docs/models/cards.py DATA {name}`."
+        ),
+        table(entries),
+        (
+            f"Oracle (stage 1, which sees the clean photo) minus stage 2, validation set: {gap['mean']:+.2f} dB "
+            f"[{gap['interval95'][0]:+.2f}, {gap['interval95'][1]:+.2f}]. {text.oracle}"
+        ),
+        "## Limits\n" + text.limits,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def legs_score(name: str, legs: list[dict[str, Any]]) -> str:
+    return next((leg["score"] for leg in legs if leg["model"] == name), "PSNR-Y").replace("_", "-").upper()
+
+
+def main(data: str, *names: str) -> None:
+    path = HERE / "scores.json"
+    scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in names or CATALOG:
+        scores[name] = score(name, Path(data))
+    scores = {name: scores[name] for name in CATALOG if name in scores}
+    path.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    lines = (HERE / "legs.jsonl").read_text(encoding="utf-8").splitlines()
+    legs = [json.loads(line) for line in lines]
+    for name, entries in scores.items():
+        (WEIGHTS / f"{name}.md").write_text(card(name, entries, legs), encoding="utf-8")
+    (HERE / "README.md").write_text(overview(scores), encoding="utf-8")
+
+
+def overview(scores: dict[str, Any]) -> str:
+    used = {entry["protocol"] for entries in scores.values() for entry in entries}
+    parts = [
+        "# Shipped models",
+        (
+            "Made by `python docs/models/cards.py DATA`. Each cell: mean [95 % bootstrap interval over photos]; "
+            "behind the semicolon the gain over the first row, photo by photo. Protocols:"
+        ),
+        "\n".join(f"- `{name}`: {protocol(name).sentence}" for name in sorted(used)),
+    ]
+    for name, entries in scores.items():
+        parts += [f"## [{name}](../../src/dirformer/weights/{name}.md)", table(entries)]
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

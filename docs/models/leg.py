@@ -1,0 +1,55 @@
+"""One leg of training of a shipped model: python docs/models/leg.py NAME DATA MINUTES (make train-compact)
+
+Goes on from the shipped weights, or from scratch where there are none (a third of the time for stage 1), and
+hands the best weights to ship.py, which takes them in if they are clearly better.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import ship
+import torch
+from sets import validation_overrides
+
+from dirformer.catalog import find_weights
+from dirformer.errors import CheckpointError
+from dirformer.evaluation.validation import train
+from dirformer.training.config import load_recipe
+
+RUNS = Path("runs/legs")
+
+
+def main(name: str, data: str, minutes: str) -> None:
+    fields = [f"data.train={data}/photos", f"out={RUNS}", *validation_overrides(name, Path(data))]
+    if name.startswith("deblurring"):
+        fields += [f"data.without={data}/photos_val.txt", f"data.pairs={real_pairs(Path(data))}"]
+    try:
+        find_weights(name)
+        stage1, start, left = f"{name}-stage1", [f"init={name}"], float(minutes)
+    except CheckpointError:
+        recipe = load_recipe(f"{name}-stage1", [*fields, f"name={name}-stage1"])
+        train(recipe, print, float(minutes) / 3)
+        stage1, start, left = str(best(f"{name}-stage1")), [], float(minutes) * 2 / 3
+    recipe = load_recipe(f"{name}-stage2", [*fields, *start, f"stage1={stage1}", f"name={name}"])
+    train(recipe, print, left)
+    device = "GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    ship.main(name, str(find_weights(stage1)), str(best(name)), data, f"{minutes} minutes, {device}")
+
+
+def best(run: str) -> Path:
+    return RUNS / run / "best.safetensors"
+
+
+def real_pairs(data: Path) -> Path:
+    """Write a list of the pairs of real blur there are; return its path."""
+    pairs = sorted((data / "deblur" / "train").glob("*/blur/*"))
+    lines = [f"{p.resolve()}\t{(p.parents[1] / 'sharp' / p.name).resolve()}" for p in pairs]
+    RUNS.mkdir(parents=True, exist_ok=True)
+    (RUNS / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return RUNS / "pairs.txt"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
