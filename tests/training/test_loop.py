@@ -68,6 +68,25 @@ def quiet(line: str) -> None:
     del line
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_compiled_run_equals_the_other(photos: Path) -> None:
+    """`compile: true` gives the same losses, and a run may go on without it."""
+    config = recipe(photos, steps=2, log_every=1)
+    file = photos.parent / "recipe.yaml"
+    file.write_text(yaml.safe_dump(config.to_dict()))
+    # In a process of its own, where shapes in signatures are not checked: the compiler cannot read that.
+    command = [sys.executable, "-m", "dirformer", "train", str(file)]
+    environment = os.environ | {"PYTHONPATH": str(SRC)}
+    for arguments in (["compile=true"], ["name=eager"], ["compile=false", "log_every=2"]):
+        subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)
+    losses = []
+    for name in ("run", "eager"):
+        log = read_journal(config.out / name / "journal.jsonl")
+        losses.append([record["image"] for record in log if record["kind"] == "train"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_both_stages_overfit_two_photos(photos: Path) -> None:
     """On two photos the loss of each stage falls far below where it began, and stage 2 learns the IPR."""
     small = {

@@ -52,14 +52,15 @@ class _Gradients(ctypes.Structure):
 def usable(block: Block, x: Tensor) -> bool:
     """Say whether `forward` can stand for the block: training in float32 or bfloat16 on a CPU, no biases."""
     return (
-        torch.is_grad_enabled()
+        not torch.compiler.is_compiling()  # first: a compiler looks no further
+        and torch.is_grad_enabled()
         and type(x) is Tensor  # no subclass that traces or counts
         and x.device.type == "cpu"
         and x.dtype in {torch.float32, torch.bfloat16}
         and block.attention.qkv.weight.dtype == torch.float32
         and block.attention.qkv.bias is None
         and _autocast() in {None, torch.bfloat16}
-        and not (torch.compiler.is_compiling() or torch._C._get_tracing_state())  # noqa: SLF001
+        and torch._C._get_tracing_state() is None  # noqa: SLF001
         and os.environ.get(SWITCH) != "0"
         and _library() is not None
     )

@@ -196,6 +196,9 @@ class TrainConfig(_Section):
     save_every: int = Field(1000, ge=1)
     out: Path = Path("runs")
     device: str = "auto"
+    compile: bool = False
+    """torch.compile the DIRformer: minutes at the start. On a CPU the kernels of ours are faster than what
+    it makes, and they are left out under it."""
     devices: int | Literal["auto"] = 1
     """Devices of each node that share a step, each with `data.batch` samples; auto takes all there are."""
     nodes: int = Field(1, ge=1)

@@ -66,6 +66,7 @@ CHANGEABLE = {
     "device",
     "devices",
     "nodes",
+    "compile",
 }
 """Fields that may differ when a run goes on; any other would make it another run."""
 TRIAL_STEPS = 10
@@ -130,6 +131,8 @@ class _Run:
         self.stage = STAGES[config.stage](config)
         self.network: DiffIR = self.stage.model.train()
         self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
+        if config.compile:
+            self.network.dirformer.compile()
         adam = _adam(self.network, config.optimiser)
         self.model, self.optimiser = fabric.setup(Methods(self.network), adam)
         self.stage.model = Wrapped(self.network, self.model)
