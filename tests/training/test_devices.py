@@ -17,7 +17,7 @@ from dirformer.errors import ConfigError
 from dirformer.journal import read_journal
 from dirformer.training import devices, loop
 from dirformer.training.config import TrainConfig
-from helpers import SRC, TINY_SR, picture, python, tiny
+from helpers import SRC, TINY_INPAINTING, TINY_SR, picture, python, tiny
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:lightning_fabric",
@@ -42,7 +42,18 @@ accumulation: each part meets spectral norms one iteration further.
 RESUMED: dict[str, dict[str, Any]] = {
     "joint": {"stage": 2, "warmup": {"steps": 3}},
     "adversarial": {"stage": 2, "loss": {"adversarial": 0.1}},
-    "pooled": {"stage": 1, "data": {"degradation": "realsr-released", "crop": 80, "pool": 2, "batch": 1}},
+    "masked": {
+        "stage": 1,
+        "model": TINY_INPAINTING.to_dict(),
+        "data": {"patch": 32},
+        "loss": {
+            "adversarial": 1.0,
+            "discriminator": "patch",
+            "discriminator_dim": 4,
+            "feature_matching": 1.0,
+        },
+    },
+    "pooled": {"stage": 1, "data": {"degradation": "realsr-released", "crop": 96, "pool": 2, "batch": 1}},
 }
 
 
@@ -50,8 +61,9 @@ def recipe(room: Path, name: str, fields: dict[str, Any], **more: Any) -> TrainC
     values: dict[str, Any] = {
         "name": name,
         "model": TINY_SR.to_dict(),
-        "data": {"train": str(room / "photos"), "patch": 8, "batch": 2},
-        "optimiser": {"rate": 2e-4, "schedule": "constant"},
+        # Smaller patches end in one pixel, where queries of unit length have gradients of pure rounding.
+        "data": {"train": str(room / "photos"), "patch": 16, "batch": 2},
+        "optimiser": {"rate": 1e-4, "schedule": "constant"},
         "stage1": str(room / "s1.safetensors"),
         "steps": 3,
         "log_every": 1,
@@ -102,6 +114,13 @@ def test_two_devices_equal_one(room: Path, name: str) -> None:
     start = tiny(stage=1).state_dict()
     ours, theirs = (load(f / "last.safetensors").state_dict() for f in (one.folder, other))
     assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) < 1e-5
+    # Adam makes rounding visible where a gradient is all but zero; the gradients themselves are closer.
+    states = [
+        torch.load(f / "state.pt", weights_only=True)["optimiser"]["state"] for f in (one.folder, other)
+    ]
+    for mine, yours in zip(*(state.values() for state in states), strict=True):
+        largest = float(mine["exp_avg"].abs().max())
+        assert float((mine["exp_avg"] - yours["exp_avg"]).abs().max()) <= 1e-3 * largest + 1e-9
     moved = {
         k.split(".")[0]
         for k in ours
