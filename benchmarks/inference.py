@@ -2,6 +2,7 @@
 
     python benchmarks/inference.py                          # every case and every other way that is installed
     python benchmarks/inference.py --quick --json out.json  # deblurring 256×256 against eager alone
+    python benchmarks/inference.py --sizes --plot docs/streaming.svg  # time and memory against size
 
 Process CPU time of one thread is the measure (wall time depends on who else works here); runs are interleaved
 (A B C A B C …), ratios are medians over the rounds. Weights are random, norms and modulation lively: speed
@@ -11,6 +12,7 @@ does not depend on them. The prior network and the diffusion are left out everyw
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -167,12 +169,15 @@ def measure(name: str, ways: list[str], rounds: int, threads: int) -> list[dict[
     network, height, width, _ = CASES[name]
     case = make_case(network, height, width)
     runs: dict[str, Callable[[], Tensor]] = {}
+    times: dict[str, list[tuple[float, float]]] = {}
     expected, facts = None, {}
     for way in ways:
         try:
             started = time.perf_counter()
             run = make_way(way, case, threads)
+            cpu, wall = time.process_time(), time.perf_counter()
             got = run()
+            times[way] = [(time.process_time() - cpu, time.perf_counter() - wall)] if rounds == 0 else []
         except (ImportError, CompilerMissingError) as error:
             print(f"  {way}: left out ({error})", flush=True)
             continue
@@ -186,7 +191,6 @@ def measure(name: str, ways: list[str], rounds: int, threads: int) -> list[dict[
             "preparation_s": preparation,
         }
         runs[way] = run
-    times: dict[str, list[tuple[float, float]]] = {way: [] for way in runs}
     for _ in range(rounds):
         for way, run in runs.items():
             cpu, wall = time.process_time(), time.perf_counter()
@@ -215,7 +219,7 @@ def measure(name: str, ways: list[str], rounds: int, threads: int) -> list[dict[
 
 
 PEAK = """
-import sys
+import sys, time
 sys.path.insert(0, {folder!r})
 import torch
 from inference import CASES, make_case, make_way
@@ -228,16 +232,60 @@ def status(field):
 before = status("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
 with torch.inference_mode():
-    make_way(sys.argv[4], case, 1)()
-print((status("VmHWM") - before) / 1024)
+    run = make_way(sys.argv[4], case, 1)
+    start = time.process_time()
+    run()
+print((status("VmHWM") - before) / 1024, time.process_time() - start)
 """
 
 
-def peak_mib(network: str, height: int, width: int, way: str) -> float:
-    """Peak resident memory above the process with weights loaded, in a process of its own (Linux)."""
+def measure_alone(network: str, height: int, width: int, way: str) -> tuple[float, float]:
+    """Peak MiB above the process with weights loaded, and CPU s, once in a process of its own (Linux)."""
     command = [sys.executable, "-W", "ignore", "-c", PEAK.format(folder=str(Path(__file__).parent))]
     command += [network, str(height), str(width), way]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(output[-2]), float(output[-1])
+
+
+SIZES = (128, 256, 384, 512, 768, 1024)
+LABELS = {"eager": "eager PyTorch", "openvino": "OpenVINO", "native": "streaming engine"}
+
+
+def measure_sizes(ways: list[str]) -> list[dict[str, Any]]:
+    """Time and memory of square photos under the deblurring preset, each way and size once."""
+    records = []
+    for side in SIZES:
+        for way in ways:
+            mib, seconds = measure_alone("deblurring", side, side, way)
+            records.append({"way": way, "side": side, "cpu_s": seconds, "peak_mib": mib})
+            print(f"  {side:4}² {way:10} {seconds:7.2f} CPU s {mib:6.0f} MiB", flush=True)
+    return records
+
+
+def plot(records: list[dict[str, Any]], path: Path) -> None:
+    """Draw time and memory against the side of a square photo."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "dirformer", "font.size": 9})
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    for axes, field, label, per in zip(
+        figure.subplots(1, 2),
+        ("cpu_s", "peak_mib"),
+        ("CPU seconds, one thread", "GiB beside the network"),
+        (1, 1024),
+        strict=True,
+    ):
+        for way in dict.fromkeys(record["way"] for record in records):
+            points = [(r["side"], r[field] / per) for r in records if r["way"] == way]
+            axes.loglog(*zip(*points, strict=True), marker="o", markersize=4, label=LABELS.get(way, way))
+        axes.set_xticks(SIZES, [f"{side}²" for side in SIZES])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set(xlabel="photo, pixels", ylabel=label)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def show(record: dict[str, Any]) -> None:
@@ -253,22 +301,37 @@ def show(record: dict[str, Any]) -> None:
     )
 
 
+def write_json(path: Path, records: list[dict[str, Any]]) -> None:
+    machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    path.write_text(json.dumps({"schema": 1, "machine": machine, "records": records}, indent=2) + "\n")
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="deblurring 256×256 against eager alone")
+    parser.add_argument("--sizes", action="store_true", help="time and memory against size, deblurring")
+    parser.add_argument("--plot", type=Path, help="with --sizes: draw them into this .svg or .png")
     parser.add_argument("--json", type=Path, help="write the records to this file")
     parser.add_argument("--case", action="append", choices=CASES, help="only these cases")
     parser.add_argument("--way", action="append", choices=WAYS, help="only these ways, after eager")
-    parser.add_argument("--rounds", type=int, help="rounds per case")
+    parser.add_argument("--rounds", type=int, help="rounds per case after a first run; 0 takes that one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(arguments.threads)
+    if arguments.sizes:
+        ways = [w for w in LABELS if w != "openvino" or importlib.util.find_spec("openvino")]
+        records = measure_sizes(arguments.way or ways)
+        if arguments.plot:
+            plot(records, arguments.plot)
+        if arguments.json:
+            write_json(arguments.json, records)
+        return
     cases = ["deblurring 256×256"] if arguments.quick else arguments.case or list(CASES)
     ways = ["eager", "native"] if arguments.quick else ["eager", *(arguments.way or WAYS[1:])]
     records = []
@@ -278,18 +341,15 @@ def main() -> None:
         for record in measure(
             name,
             list(dict.fromkeys(ways)),
-            1 if arguments.quick else arguments.rounds or rounds,
+            1 if arguments.quick else rounds if arguments.rounds is None else arguments.rounds,
             arguments.threads,
         ):
             if not (arguments.quick or arguments.no_memory):
-                record["peak_mib"] = peak_mib(network, height, width, record["way"])
+                record["peak_mib"], _ = measure_alone(network, height, width, record["way"])
             records.append(record)
             show(record)
     if arguments.json:
-        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-        arguments.json.write_text(
-            json.dumps({"schema": 1, "machine": machine, "records": records}, indent=2) + "\n"
-        )
+        write_json(arguments.json, records)
     last = records[-1]
     print(f"{last['way']}: ratio {last['cpu_ratio']:.2f}, largest difference {last['max_difference']:.1e}")
 

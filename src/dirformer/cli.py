@@ -50,6 +50,12 @@ def restore(
         str | None, typer.Option(help="Memory beside the network, such as 2GiB; the result is the same.")
     ] = None,
     storage: Annotated[str, typer.Option(help="Feature maps in 32bit or, at a loss, 16bit.")] = "32bit",
+    context: Annotated[
+        str, typer.Option(help="What attention sums over: image, window or window-prior (also the IPR).")
+    ] = "image",
+    window: Annotated[
+        int | None, typer.Option(help="Side of a window in pixels; default: the training patch.", min=1)
+    ] = None,
     prove_it: Annotated[
         bool, typer.Option("--prove", help="Also restore as a whole; report the difference and peak memory.")
     ] = False,
@@ -62,9 +68,17 @@ def restore(
 
     jobs, errors = plan_jobs(inputs, out, mask=mask, overwrite=overwrite)
     for name, group in by_model(jobs, model, task=task, scale=scale).items():
-        restorer = Restorer(name, device=device, precision=precision, max_memory=max_memory, storage=storage)
+        restorer = Restorer(
+            name,
+            device=device,
+            precision=precision,
+            max_memory=max_memory,
+            storage=storage,
+            context=context,
+            window=window,
+        )
         require_fit(restorer, task=task, scale=scale)
-        say(f"{name}: {restorer.task} ×{restorer.scale} on {restorer.device}")
+        say(f"{name}: {restorer.description}")
         with progress_bar(len(group), "restoring") as show:
             for record in restore_files(restorer, group, seed=seed, on_progress=show):
                 if record.error is not None:

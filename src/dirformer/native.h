@@ -327,6 +327,13 @@ struct Sweep {
     const float *expand_bias, *depthwise, *depthwise_bias;
     const void *project;
     const float *project_bias;
+    // Context windows. Without them: one cut, no modulations, no mixings.
+    long cuts;         // of a row, at `ends`: cells to sum in, or spans that blend the same two windows
+    long modulations;  // windows a row's modulation is blended of; scale, shift: (rows + 2, modulations, c)
+    long mixings;      // windows a row's attention is blended of; project, below: (mixings, packed), float
+    const int64_t *ends, *left;  // per pixel, the window before it
+    const float *across;         // per pixel, the weight of the window behind it
+    const float *below, *down;   // the lower windows' attention; per row, its weight
 };
 
 const long CHUNK = 256;  // pixels per product; fixed, because sums over pixels are cut there
@@ -345,7 +352,7 @@ static long least(long a, long b) { return a < b ? a : b; }
 
 // A band of rows, in place. `above` and `below` are its neighbours as they were before the sweep, null outside
 // the photo. STATISTICS adds q·kᵀ, head by head (head, head padded to LANES), then q² and k² (2c, padded to LANES)
-// to one set of sums per `block` rows.
+// to one set of sums per `block` rows and cut.
 template <class T>
 static long sweep(const Sweep &s, char *x, const char *above, const char *below, long rows, float *sums, char *space) {
     const bool low = sizeof(T) == 2;
@@ -359,6 +366,11 @@ static long sweep(const Sweep &s, char *x, const char *above, const char *below,
     T *o_low = low ? scratch.carve<T>(capacity * o_pitch) : (T *)o;
     float *pixels = scratch.carve<float>(s.half ? capacity * c : 0);
     long *offsets = scratch.carve<long>(capacity);
+    const long matrix = (c + LANES - 1) / LANES * LANES * a_pitch;  // one packed mixing matrix
+    T *blended[2];
+    for (auto &to : blended) to = scratch.carve<T>(s.mixings ? matrix : 0);
+    float *shared = scratch.carve<float>(s.mixings ? CHUNK * o_pitch : 0);
+    float *scale = scratch.carve<float>(s.modulations ? c : 0), *shift = scratch.carve<float>(s.modulations ? c : 0);
     if (!space) return scratch.next - (char *)nullptr;
     memset(ring, 0, ring_rows * pitch * sizeof(float));
 
@@ -372,7 +384,17 @@ static long sweep(const Sweep &s, char *x, const char *above, const char *below,
             long n = least(count * s.width - p, CHUNK);
             const float *f = (const float *)(from + p * c * size);
             if (s.half) widen_row((const half_t *)f, pixels, n * c), f = pixels;
-            norm<T>(f, a, n, c, s.scale, s.shift, s.centred, a_pitch);
+            if (!s.modulations) norm<T>(f, a, n, c, s.scale, s.shift, s.centred, a_pitch);
+            else for (long i = 0; i < n; i++) {
+                const long x0 = (p + i) % s.width, next = s.modulations > 1 ? c : 0;
+                const long at = ((row + 1 + (p + i) / s.width) * s.modulations + s.left[x0]) * c;
+                const float share = s.across[x0];
+                for (long k = 0; k < c; k++) {
+                    scale[k] = s.scale[at + k] + share * (s.scale[at + next + k] - s.scale[at + k]);
+                    shift[k] = s.shift[at + k] + share * (s.shift[at + next + k] - s.shift[at + k]);
+                }
+                norm<T>(f + i * c, a + i * a_pitch, 1, c, scale, shift, s.centred, a_pitch);
+            }
             for (long i = 0; i < n; i++)
                 offsets[i] = (row + (p + i) / s.width + ring_rows) % ring_rows * pitch + ((p + i) % s.width + 1) * s.wide;
             const T *base = a;
@@ -387,6 +409,34 @@ static long sweep(const Sweep &s, char *x, const char *above, const char *below,
         for (long i = 0; i < n; i++) offsets[i] = i * c;
         const T *base = o_low;
         multiply<T>({&base, o_pitch, 1, low ? even(s.inner) : s.inner, c, (const T *)s.project, s.project_bias, out, offsets, true, false}, n);
+        if (s.half) narrow_row(pixels, (half_t *)to, n * c);
+    };
+    // The attention of one window column at row y, blended of the upper and the lower window.
+    auto blend = [&](long window, long y) {
+        const float *top = (const float *)s.project + window * matrix, *bottom = s.below + window * matrix;
+        T *to = blended[window % 2];
+        const float share = s.down[y];
+        float part[CHUNK];
+        for (long i = 0; i < matrix; i += CHUNK) {
+            const long n = least(matrix - i, CHUNK);
+            for (long k = 0; k < n; k++) part[k] = top[i + k] + share * (bottom[i + k] - top[i + k]);
+            cast(part, to + i, n);
+        }
+    };
+    // As `project`, for n pixels of one row from column x0, which lie between windows j and j + 1.
+    auto mix = [&](char *to, long n, long x0, long j) {
+        float *out = s.half ? pixels : (float *)to;
+        if (s.half) widen_row((half_t *)to, pixels, n * c);
+        for (long i = 0; i < n; i++) offsets[i] = i * c;
+        for (long side = 0; side < (s.mixings > 1 ? 2 : 1); side++) {
+            for (long i = 0; i < n; i++) {
+                const float share = side ? s.across[x0 + i] : 1 - s.across[x0 + i];
+                for (long k = 0; k < o_pitch; k++) shared[i * o_pitch + k] = share * o[i * o_pitch + k];
+            }
+            if (low) narrow_row(shared, (half_t *)o_low, n * o_pitch);
+            const T *base = low ? o_low : (T *)shared;
+            multiply<T>({&base, o_pitch, 1, a_pitch, c, blended[(j + side) % 2], side ? nullptr : s.project_bias, out, offsets, true, false}, n);
+        }
         if (s.half) narrow_row(pixels, (half_t *)to, n * c);
     };
     const long d = c / s.heads, padded = (d + LANES - 1) / LANES * LANES;
@@ -418,8 +468,8 @@ static long sweep(const Sweep &s, char *x, const char *above, const char *below,
         long filled = 0;
         char *to = x + r * row_bytes;
         for (long y = r; y < r + count; y++)
-            for (long x0 = 0; x0 < s.width; x0 += CHUNK) {
-                const long n = least(s.width - x0, CHUNK);
+            for (long x0 = 0, j = 0, n; x0 < s.width; x0 += n, j += x0 == s.ends[j]) {
+                n = least(s.ends[j] - x0, CHUNK);
                 const float *lines[3];
                 for (long dy = 0; dy < 3; dy++) lines[dy] = ring + (y + dy - 1 + ring_rows) % ring_rows * pitch + x0 * s.wide;
                 for (long i = 0; i < n;) {
@@ -429,7 +479,13 @@ static long sweep(const Sweep &s, char *x, const char *above, const char *below,
                     i += moved;
                 }
                 if (s.kind == STATISTICS) {
-                    gather(sums + y / s.block * set, n);
+                    gather(sums + (y / s.block * s.cuts + j) * set, n);
+                    continue;
+                }
+                if (s.kind == ATTEND && s.mixings) {
+                    if (x0 == 0) blend(0, y);
+                    if (s.mixings > 1 && x0 == (j ? s.ends[j - 1] : 0)) blend(j + 1, y);
+                    mix(x + (y * s.width + x0) * c * size, n, x0, j);
                     continue;
                 }
                 filled += n;

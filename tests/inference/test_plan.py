@@ -89,10 +89,10 @@ def status(field):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
 
-name, height, width, limit, threads = sys.argv[1], *map(int, sys.argv[2:])
+name, height, width, limit, threads, window = sys.argv[1], *map(int, sys.argv[2:])
 torch.manual_seed(0)
 model = DiffIRS2(preset(name)).eval()
-engine = Engine(model, threads=threads, max_memory=limit)
+engine = Engine(model, threads=threads, max_memory=limit, window=window or None, window_prior=window > 0)
 before = status("VmRSS")
 with open("/proc/self/clear_refs", "w") as file:
     file.write("5")  # forget the peak so far
@@ -102,7 +102,9 @@ print(status("VmHWM") - before, engine.plan.spilled)
 """
 
 
-def peak_above(name: str, height: int, width: int, limit: int, threads: int = 1) -> tuple[int, int]:
+def peak_above(
+    name: str, height: int, width: int, limit: int, threads: int = 1, window: int = 0
+) -> tuple[int, int]:
     """Peak resident memory above the process with weights loaded, and what was on disk, in bytes."""
     try:
         library()
@@ -111,7 +113,7 @@ def peak_above(name: str, height: int, width: int, limit: int, threads: int = 1)
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("this system does not tell a process its peak memory")
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, name, *map(str, (height, width, limit, threads))],
+        [sys.executable, "-c", PROGRAM, name, *map(str, (height, width, limit, threads, window))],
         env=os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
@@ -128,6 +130,16 @@ def peak_above(name: str, height: int, width: int, limit: int, threads: int = 1)
 def test_peak_memory(name: str, height: int, width: int, mib: int) -> None:
     """A process that restores under a limit that makes it use the disk grows by no more than that limit."""
     peak, spilled = peak_above(name, height, width, mib * 2**20)
+    assert spilled > 0
+    assert peak <= 1.1 * mib * 2**20
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width", "mib"), [("sr-x4-compact", 512, 640, 240), ("deblurring", 192, 320, 175)]
+)
+def test_peak_memory_in_windows(name: str, height: int, width: int, mib: int) -> None:
+    """The sums and attentions of many small windows are part of the plan."""
+    peak, spilled = peak_above(name, height, width, mib * 2**20, window=32)
     assert spilled > 0
     assert peak <= 1.1 * mib * 2**20
 

@@ -51,6 +51,16 @@ def test_prove_on_the_command_line(job: Job) -> None:
     assert len(refused.stderr.splitlines()) == 1
 
 
+def test_windows_on_the_command_line(job: Job) -> None:
+    """`--context window` says how large its windows are; only its memory can be proven."""
+    model = job.photo.with_name("sr.safetensors")
+    common = ("restore", job.photo, "--model", model, "-o", job.output, "--context", "window")
+    result = dirformer(*common, "--window", "32", "--prove")
+    assert result.returncode == 0, result.stderr
+    assert "in windows of 32 pixels" in result.stdout
+    assert "not the whole photo's result; peak memory" in result.stdout
+
+
 def test_storage_is_checked(job: Job) -> None:
     """An unknown storage is refused with those there are."""
     with pytest.raises(ConfigError, match="32bit, 16bit"):

@@ -105,6 +105,24 @@ def test_masks_are_asked_for_and_refused(sr: Restorer, inpainting: Restorer) -> 
         inpainting.restore(photo(), torch.zeros(1, 8, 9))
 
 
+def test_windows_are_the_training_patch(tmp_path: Path) -> None:
+    """In windows, results differ; the side is the one asked for, the file's patch, or the task's usual."""
+    save(tmp_path / "plain.safetensors", tiny(), {"licence": "none"})
+    save(tmp_path / "known.safetensors", tiny(), {"patch": 48})
+    pixels = photo(64, 96)
+    whole = Restorer(tmp_path / "known.safetensors", device="cpu").restore(pixels)
+    for name, context, window, expected in (
+        ("plain", "window", None, 64),
+        ("known", "window", None, 48),
+        ("known", "window-prior", 40, 40),
+    ):
+        restorer = Restorer(tmp_path / f"{name}.safetensors", device="cpu", context=context, window=window)
+        assert restorer.window == expected
+        assert not torch.equal(restorer.restore(pixels), whole)
+    large = Restorer(tmp_path / "known.safetensors", device="cpu", context="window", window=96)
+    assert torch.equal(large.restore(pixels), whole)
+
+
 def test_bfloat16_stays_near(sr: Restorer) -> None:
     """Autocast changes results in the third digit, not in the first."""
     sr.precision = "bfloat16"
@@ -124,3 +142,10 @@ def test_wrong_requests_are_named(tmp_path: Path) -> None:
         Restorer(tmp_path / "s1.safetensors", device="gpu")
     with pytest.raises(ConfigError, match="precision is 'int8'"):
         Restorer(tmp_path / "s1.safetensors", precision="int8")
+    with pytest.raises(ConfigError, match="context is 'tiles'; expected one of image, window, window-prior"):
+        Restorer(tmp_path / "s1.safetensors", context="tiles")
+    save(tmp_path / "s2.safetensors", tiny())
+    with pytest.raises(ConfigError, match="window is 64, but context is image"):
+        Restorer(tmp_path / "s2.safetensors", window=64)
+    with pytest.raises(ConfigError, match="window is 8 pixels; this network needs at least"):
+        Restorer(tmp_path / "s2.safetensors", context="window", window=8)

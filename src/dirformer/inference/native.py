@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dirformer.inference.context import Blend, Modulation
 from dirformer.native import CompilerMissingError, compiled
 from dirformer.networks.dirformer import Block
 
@@ -40,6 +41,8 @@ class _Sweep(ctypes.Structure):
                 *("project", "project_bias"),
             )
         ),
+        *((name, ctypes.c_long) for name in ("cuts", "modulations", "mixings")),
+        *((name, ctypes.c_void_p) for name in ("ends", "left", "across", "below", "down")),
     ]
 
 
@@ -148,6 +151,10 @@ class NativeKernels:
         """Reorder the matrix that takes values to the attention's output."""
         return self._panels(mixing)
 
+    def pack_mixings(self, mixings: Float[Tensor, "windows c c"]) -> Tensor:
+        """Reorder the matrices of a row of windows; float32, because they are to be blended."""
+        return torch.stack([self._panels(mixing, torch.float32) for mixing in mixings])
+
     def pack_conv(self, conv: nn.Conv2d, shuffle: int = 0, slope: float = 1.0) -> PackedConv:
         """Reorder a 3×3 or 1×1 convolution, with what follows it (see `Conv` in kernels.cpp)."""
         weight, bias = conv.weight, conv.bias
@@ -184,12 +191,15 @@ class NativeKernels:
     def _padded(self, bias: Tensor | None) -> Tensor | None:
         return None if bias is None else self._aligned(bias.detach().float()).contiguous()
 
-    def _panels(self, rows: Float[Tensor, "n k"]) -> Tensor:
-        """(n, k) → panels of twice `lanes` columns, the last perhaps of `lanes`, each (k, columns)."""
+    def _panels(self, rows: Float[Tensor, "n k"], low: torch.dtype = torch.bfloat16) -> Tensor:
+        """(n, k) → panels of twice `lanes` columns, the last perhaps of `lanes`, each (k, columns).
+
+        `low` is the type of what is packed for bfloat16 products.
+        """
         rows = self._aligned(rows.detach().float())
         if self._low:
             # Pairs of k lie side by side: (k/2, columns, 2).
-            rows = nn.functional.pad(rows, (0, rows.shape[1] % 2)).to(torch.bfloat16)
+            rows = nn.functional.pad(rows, (0, rows.shape[1] % 2)).to(low)
         wide = len(rows) // (2 * self._lanes) * 2 * self._lanes
         panels = [part.view(-1, columns, *self._pairs(part)) for part, columns in self._split(rows, wide)]
         return torch.cat([panel.movedim(1, 2).flatten() for panel in panels])
@@ -206,40 +216,50 @@ class NativeKernels:
     def statistics(
         self,
         block: PackedBlock,
-        norm: tuple[Tensor, Tensor],
+        norm: Modulation,
         x: Tensor,
         above: Tensor | None,
         below: Tensor | None,
         rows: int,
+        bounds: list[int] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum q·kᵀ, q² and k² over each `rows` rows of the band `x`: `n heads d d`, `n heads d` twice."""
-        width, sets = x.shape[2], -(-len(x) // rows)
+        """Sum q·kᵀ, q² and k² over each `rows` rows of the band `x`, and each cell of them.
+
+        `bounds` are those of the cells, by default one. Returns `n cells heads d d`, `n cells heads d` twice.
+        """
+        ends = [x.shape[1]] if bounds is None else bounds[1:]
+        width, sets = x.shape[2], -(-len(x) // rows) * len(ends)
         head = width // block.heads
         padded, squares = -(-head // self._lanes) * self._lanes, -(-2 * width // self._lanes) * self._lanes
         sums = torch.zeros(sets, width * padded + squares + self._lanes)[
             :, : width * padded + squares
         ].contiguous()
-        self._sweep(_STATISTICS, block, norm, block.query_key, None, None, x, above, below, sums, rows)
-        gram = sums[:, : width * padded].reshape(sets, block.heads, head, padded)[..., :head]
-        q2, k2 = sums[:, width * padded :][:, : 2 * width].reshape(sets, 2, block.heads, head).unbind(1)
-        return gram, q2, k2
+        self._sweep(
+            _STATISTICS, block, norm, block.query_key, None, None, x, above, below, sums, rows, ends=ends
+        )
+        gram = sums[:, : width * padded].reshape(-1, len(ends), block.heads, head, padded)[..., :head]
+        squares = sums[:, width * padded :][:, : 2 * width].reshape(-1, len(ends), 2, block.heads, head)
+        return gram, squares[:, :, 0], squares[:, :, 1]
 
     def attend(
         self,
         block: PackedBlock,
-        norm: tuple[Tensor, Tensor],
+        norm: Modulation,
         mixing: Tensor,
         x: Tensor,
         above: Tensor | None,
         below: Tensor | None,
+        blend: Blend | None = None,
     ) -> None:
         """Add the attention to the band `x`, in place."""
-        self._sweep(_ATTEND, block, norm, block.value, mixing, block.attention_bias, x, above, below)
+        self._sweep(
+            _ATTEND, block, norm, block.value, mixing, block.attention_bias, x, above, below, blend=blend
+        )
 
     def feed(
         self,
         block: PackedBlock,
-        norm: tuple[Tensor, Tensor],
+        norm: Modulation,
         x: Tensor,
         above: Tensor | None,
         below: Tensor | None,
@@ -251,7 +271,7 @@ class NativeKernels:
         self,
         kind: int,
         block: PackedBlock,
-        norm: tuple[Tensor, Tensor],
+        norm: Modulation,
         wide: tuple[Tensor, Tensor | None, Tensor, Tensor | None],
         project: Tensor | None,
         project_bias: Tensor | None,
@@ -260,8 +280,13 @@ class NativeKernels:
         below: Tensor | None,
         sums: Tensor | None = None,
         rows: int = 1,
+        ends: list[int] | None = None,
+        blend: Blend | None = None,
     ) -> None:
         width, channels = x.shape[1], x.shape[2]
+        columns = norm.columns if blend is None else blend.columns
+        cuts = ends or ([width] if blend is None else blend.columns.ends)
+        cuts_at = torch.tensor(cuts)
         sweep = _Sweep(
             kind=kind,
             half=x.dtype == torch.bfloat16,
@@ -274,14 +299,22 @@ class NativeKernels:
             heads=block.heads,
             step=min(len(x), self.strip(width)),
             block=rows,
-            scale=norm[0].data_ptr(),
-            shift=norm[1].data_ptr(),
+            scale=norm.scale.data_ptr(),
+            shift=norm.shift.data_ptr(),
             expand=wide[0].data_ptr(),
             expand_bias=_pointer(wide[1]),
             depthwise=wide[2].data_ptr(),
             depthwise_bias=_pointer(wide[3]),
             project=_pointer(project),
             project_bias=_pointer(project_bias),
+            cuts=len(cuts),
+            modulations=0 if norm.columns is None else norm.columns.windows,
+            mixings=0 if blend is None else blend.columns.windows,
+            ends=cuts_at.data_ptr(),
+            left=None if columns is None else columns.left.data_ptr(),
+            across=None if columns is None else columns.share.data_ptr(),
+            below=None if blend is None else blend.below.data_ptr(),
+            down=None if blend is None else blend.down.data_ptr(),
         )
         self._call(self._lib.dirformer_sweep, sweep, x, above, below, sums)
 

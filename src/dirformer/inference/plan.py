@@ -41,6 +41,8 @@ class Plan:
     """Bytes of maps that wait on disk."""
     folder: Path | None = None
     """Where."""
+    cells: tuple[int, int] = (1, 1)
+    """Cells down and across, of context windows; see `context.py`."""
 
     def __str__(self) -> str:
         storage = "32-bit" if self.storage == torch.float32 else "16-bit"
@@ -99,6 +101,7 @@ def make_plan(
     threads: int = 1,
     storage: torch.dtype = torch.float32,
     parameters: int = 0,
+    cells: tuple[int, int] = (1, 1),
     folder: Path | None = None,
 ) -> Plan:
     """Decide how to restore a photo of that (padded) size in at most `max_memory` bytes beside the network.
@@ -114,15 +117,16 @@ def make_plan(
 
     def attempt(threads: int, *, keep_packed: bool) -> Plan:
         fixed = photos + _OVERHEAD + threads * _working(config, height, width)
+        fixed += 0 if cells == (1, 1) else _context(config, cells, threads)
         fixed += parameters * 4 if keep_packed else _largest_block(config)
         if max_memory is None:
-            return Plan(threads, storage, keep_packed, peak=fixed + _most(maps, {}))
+            return Plan(threads, storage, keep_packed, peak=fixed + _most(maps, {}), cells=cells)
         kept = _fit(maps, max_memory - fixed - threads * PIECE)
         spilled = sum(maps[name][0] * maps[name][1] for name in kept) - sum(
             rows * maps[name][1] for name, rows in kept.items()
         )
         peak = fixed + (threads * PIECE if kept else 0) + _most(maps, kept)
-        return Plan(threads, storage, keep_packed, kept, peak, spilled, folder)
+        return Plan(threads, storage, keep_packed, kept, peak, spilled, folder, cells)
 
     plans = [
         attempt(threads, keep_packed=True),
@@ -205,6 +209,19 @@ def _working(config: ModelConfig, height: int, width: int) -> int:  # noqa: ARG0
         2 * rows * across * 2 * config.dim * 4 // (1 if config.tail in ("shuffle", "nearest") else tail**2)
     )
     return max(rings) + max(windows, 24 * 2**20)
+
+
+def _context(config: ModelConfig, cells: tuple[int, int], threads: int) -> int:
+    """Bytes of the sums of all cells, and of the attentions of the rows of windows at work."""
+    down, across = cells
+    most = 0
+    for width, heads in [*zip(config.widths, config.heads, strict=True), (2 * config.dim, config.heads[0])]:
+        sums = width * (width // heads + 2) * 4
+        # Of a row of cells: what its blocks of rows sum to, twice in float64; of two rows of windows:
+        # the packed matrices, and those of one row before they are packed.
+        working = (64 // down + 5) * sums + 5 * 4 * width**2
+        most = max(most, down * across * sums + threads * across * working)
+    return most
 
 
 def _largest_block(config: ModelConfig) -> int:

@@ -20,16 +20,20 @@ class Proof:
 
     photo: Path
     difference: float | None
-    """Largest difference of the streamed from the whole result, pixels in [0, 1]; None: that did not fit."""
+    """Largest difference of the streamed from the whole result, pixels in [0, 1]; None: not compared."""
     peak: int | None
     """Most bytes held while streaming, above those with the weights loaded; None where unknown."""
     planned: int
     """Bytes the plan expected."""
     limit: int | None
     """Bytes it was given."""
+    in_windows: bool = False
+    """Context windows give another result than the whole photo; there is nothing to compare."""
 
     def __str__(self) -> str:
-        if self.difference is None:
+        if self.in_windows:
+            exact = "in context windows, so not the whole photo's result"
+        elif self.difference is None:
             exact = "too large to be restored as a whole here"
         else:
             exact = f"largest difference to the whole photo's result {self.difference:.1e}"
@@ -54,6 +58,9 @@ def prove(restorer: Restorer, job: Job, *, seed: int = 0) -> Proof:
     )
     free = available_memory()
     difference = None
-    if free is None or needed < 0.9 * free:
+    in_windows = restorer.window is not None
+    if not in_windows and (free is None or needed < 0.9 * free):
         difference = float((streamed - restorer.restore_whole(pixels, mask, seed)).abs().max())
-    return Proof(job.photo, difference, peak, restorer.engine.plan.peak, restorer.engine.max_memory)
+    return Proof(
+        job.photo, difference, peak, restorer.engine.plan.peak, restorer.engine.max_memory, in_windows
+    )

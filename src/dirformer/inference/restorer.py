@@ -16,14 +16,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dirformer.catalog import find_weights
+from dirformer.checkpoints import read_header
 from dirformer.convert import load_stage2
 from dirformer.device import choose_device, seeded_generator
-from dirformer.errors import ConfigError, PhotoError
+from dirformer.errors import CheckpointError, ConfigError, PhotoError
 from dirformer.inference.plan import parse_bytes, process_memory
 from dirformer.inference.streaming import Engine
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORAGES = {"32bit": torch.float32, "16bit": torch.bfloat16}
+CONTEXTS = ("image", "window", "window-prior")
+PATCHES = {"sr": 64, "realsr": 64, "deblurring": 256, "inpainting": 256}
+"""Sides of the released networks' training patches, pixels of the photo."""
 
 
 class Restorer:
@@ -36,10 +40,13 @@ class Restorer:
         max_memory: what restoring a photo may take beside the network, such as `2GiB`. Results do not
             depend on it; feature maps that do not fit wait on disk. None: what the machine has.
         storage: of feature maps, `32bit` or `16bit`; 16 bit halve what grows with the photo, at a loss.
+        context: what an attention's sums are taken over: `image`, as in training, or `window`, about as
+            much of it as training patches showed; `window-prior` gives each window an IPR of its own, too.
+        window: side of a window in pixels of the photo; None is the training patch's.
 
     Raises:
         CheckpointError: if the weights are not there or not those of a stage-2 network.
-        ConfigError: for a device, precision, storage or limit that does not exist.
+        ConfigError: for a device, precision, storage, limit, context or window that does not exist.
     """
 
     def __init__(
@@ -50,8 +57,14 @@ class Restorer:
         precision: str = "float32",
         max_memory: str | int | None = None,
         storage: str = "32bit",
+        context: str = "image",
+        window: int | None = None,
     ) -> None:
-        for name, value, choices in (("precision", precision, PRECISIONS), ("storage", storage, STORAGES)):
+        for name, value, choices in (
+            ("precision", precision, PRECISIONS),
+            ("storage", storage, STORAGES),
+            ("context", context, CONTEXTS),
+        ):
             if value not in choices:
                 raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
         path = find_weights(model)
@@ -60,13 +73,27 @@ class Restorer:
         self.model = load_stage2(path).to(self.device)
         self.config = self.model.config
         self.task, self.scale = self.config.task, self.config.scale
+        self.context = context
+        if context == "image" and window is not None:
+            raise ConfigError(
+                f"window is {window}, but context is image; give a window only to context window"
+            )
+        self.window = None if context == "image" else window or training_patch(path, self.task)
         self.loaded_memory = process_memory("VmRSS")
         self.engine = Engine(
             self.model,
             precision=PRECISIONS[precision],
             storage=STORAGES[storage],
             max_memory=parse_bytes(max_memory) if isinstance(max_memory, str) else max_memory,
+            window=self.window,
+            window_prior=context == "window-prior",
         )
+
+    @property
+    def description(self) -> str:
+        """What it does, and where."""
+        windows = "" if self.window is None else f", in windows of {self.window} pixels"
+        return f"{self.task} ×{self.scale} on {self.device}{windows}"
 
     def restore(
         self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 y x"] | None = None, seed: int = 0
@@ -123,6 +150,15 @@ class Restorer:
             sizes = [f"{t.shape[2]}×{t.shape[1]}" for t in (mask, pixels)]
             raise PhotoError(f"the mask is {sizes[0]} and the photo {sizes[1]}; expected the same size")
         return torch.cat([pixels * (1 - mask), mask])
+
+
+def training_patch(weights: Path, task: str) -> int:
+    """Return the side of the patches a network was trained on, if its file says so, else the task's usual."""
+    try:
+        patch = read_header(weights).get("provenance", {}).get("patch")
+    except CheckpointError:  # an authors' file
+        patch = None
+    return PATCHES[task] if patch is None else int(patch)
 
 
 def pad_to_multiple(x: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c H W"]:

@@ -6,6 +6,7 @@ Each function takes a band of rows `y x c` with the rows above and below it as t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dirformer.inference.context import Blend, Modulation
 from dirformer.networks.dirformer import NORM_EPS, Attention, Block, FeedForward, attention_statistics
 
 STRIP = 8192
@@ -46,6 +48,10 @@ class StockKernels:
         """Transpose the matrix that takes values to the attention's output, in the products' precision."""
         return mixing.T.contiguous().to(self.precision)
 
+    def pack_mixings(self, mixings: Float[Tensor, "windows c c"]) -> Tensor:
+        """Transpose the matrices of a row of windows."""
+        return mixings.transpose(1, 2).contiguous().to(self.precision)
+
     def pack_conv(
         self, conv: nn.Conv2d, shuffle: int = 0, slope: float = 1.0
     ) -> tuple[nn.Conv2d, int, float]:
@@ -55,56 +61,91 @@ class StockKernels:
     def statistics(
         self,
         block: Block,
-        norm: tuple[Tensor, Tensor],
+        norm: Modulation,
         x: Tensor,
         above: Tensor | None,
         below: Tensor | None,
         rows: int,
+        bounds: list[int] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum q·kᵀ, q² and k² over each `rows` rows of the band `x`: `n heads d d`, `n heads d` twice."""
+        """Sum q·kᵀ, q² and k² over each `rows` rows of the band `x`, and each cell of them.
+
+        `bounds` are those of the cells, by default one. Returns `n cells heads d d`, `n cells heads d` twice.
+        """
         attention, width = block.attention, x.shape[2]
+        cells = list(itertools.pairwise(bounds or [0, x.shape[1]]))
         sums = []
         for lo in range(0, len(x), rows):
             strip, edges = self._strip(x, above, below, lo, min(len(x), lo + rows))
+            modulation = norm.rows(lo, lo + len(strip) - 2)
             qk = self._widen(
-                strip, edges, norm, attention, attention.qkv, attention.qkv_depthwise, 0, 2 * width
+                strip, edges, modulation, attention, attention.qkv, attention.qkv_depthwise, 0, 2 * width
             )
-            columns = qk.float().flatten(0, 1).T
-            q, k = columns.view(1, 2, attention.heads, -1, columns.shape[1]).unbind(1)
-            sums.append(attention_statistics(q, k))
+            for start, stop in cells:
+                columns = qk[:, start:stop].float().flatten(0, 1).T
+                q, k = columns.reshape(1, 2, attention.heads, -1, columns.shape[1]).unbind(1)
+                sums.append(attention_statistics(q, k))
         gram, q2, k2 = (torch.cat(parts) for parts in zip(*sums, strict=True))
+        gram, q2, k2 = (t.view(-1, len(cells), *t.shape[1:]) for t in (gram, q2, k2))
         return gram, q2, k2
 
     def attend(
         self,
         block: Block,
-        norm: tuple[Tensor, Tensor],
+        norm: Modulation,
         mixing: Tensor,
         x: Tensor,
         above: Tensor | None,
         below: Tensor | None,
+        blend: Blend | None = None,
     ) -> None:
         """Add the attention to the band `x`, in place."""
         attention, width = block.attention, x.shape[2]
-        for part, strip, edges in self._in_place(x, above, below):
+        for lo, part, strip, edges in self._in_place(x, above, below):
+            modulation = norm.rows(lo, lo + len(part))
             v = self._widen(
-                strip, edges, norm, attention, attention.qkv, attention.qkv_depthwise, 2 * width, 3 * width
+                strip,
+                edges,
+                modulation,
+                attention,
+                attention.qkv,
+                attention.qkv_depthwise,
+                2 * width,
+                3 * width,
             )
-            self._add(part, strip, v.flatten(0, 1) @ mixing, attention.project.bias)
+            mixed = v.flatten(0, 1) @ mixing if blend is None else self._mixed(v, mixing, blend, lo)
+            self._add(part, strip, mixed, attention.project.bias)
+
+    def _mixed(
+        self, v: Float[Tensor, "y x c"], mixing: Float[Tensor, "windows c c"], blend: Blend, lo: int
+    ) -> Float[Tensor, "y_x c"]:
+        """Mix values by the attentions of the four windows around each pixel, by their shares."""
+        down = blend.down[lo : lo + len(v)].to(v)[:, None]
+        across = blend.columns.share.to(v)
+        out = torch.empty_like(v)
+        for j, (start, stop) in enumerate(itertools.pairwise([0, *blend.columns.ends])):
+            behind = min(j + 1, blend.columns.windows - 1)
+            corners = torch.cat([matrices[i] for matrices in (mixing, blend.below) for i in (j, behind)])
+            share = across[start:stop]
+            shares = [a * b for a in (1 - down, down) for b in (1 - share, share)]
+            shared = torch.cat([v[:, start:stop] * s[..., None] for s in shares], dim=2)
+            out[:, start:stop] = (shared.flatten(0, 1) @ corners).view(len(v), stop - start, -1)
+        return out.flatten(0, 1)
 
     def feed(
         self,
         block: Block,
-        norm: tuple[Tensor, Tensor],
+        norm: Modulation,
         x: Tensor,
         above: Tensor | None,
         below: Tensor | None,
     ) -> None:
         """Add the feed-forward to the band `x`, in place."""
         feed = block.feed_forward
-        for part, strip, edges in self._in_place(x, above, below):
+        for lo, part, strip, edges in self._in_place(x, above, below):
+            modulation = norm.rows(lo, lo + len(part))
             wide = self._widen(
-                strip, edges, norm, feed, feed.expand, feed.depthwise, 0, feed.expand.out_channels
+                strip, edges, modulation, feed, feed.expand, feed.depthwise, 0, feed.expand.out_channels
             )
             gate, value = wide.chunk(2, dim=2)
             rows = (F.gelu(gate) * value).flatten(0, 1)
@@ -120,7 +161,8 @@ class StockKernels:
             out = F.linear(self._moved(x), self._cast(layer.weight.flatten(1)), self._bias(layer.bias))
         else:
             strip, _ = self._strip(x, above, below, 0, len(x))
-            maps = self._moved(strip).movedim(2, 0)[None]  # channels-last in memory
+            # Batch axis first: added last, its stride would hide from conv2d that this is channels-last.
+            maps = self._moved(strip)[None].movedim(3, 1)
             # The rows above and below are part of the strip; only columns are padded here.
             maps = F.conv2d(maps, self._cast(layer.weight), self._bias(layer.bias), padding=(0, 1))
             if shuffle:
@@ -133,14 +175,17 @@ class StockKernels:
 
     def _in_place(
         self, x: Tensor, above: Tensor | None, below: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor, tuple[bool, bool]]]:
-        """Yield the strips of a band that is being overwritten: each sees its neighbours as they were."""
+    ) -> Iterator[tuple[int, Tensor, Tensor, tuple[bool, bool]]]:
+        """Yield the strips of a band that is being overwritten, and where they begin.
+
+        Each sees its neighbours as they were.
+        """
         step = self.strip(x.shape[1])
         for lo in range(0, len(x), step):
             part = x[lo : lo + step]
             strip, edges = self._strip(x[lo:], above, below, 0, len(part))
             above = part[-1:].clone()
-            yield part, strip, edges
+            yield lo, part, strip, edges
 
     def _strip(
         self, x: Tensor, above: Tensor | None, below: Tensor | None, lo: int, hi: int
@@ -157,7 +202,7 @@ class StockKernels:
         self,
         strip: Tensor,
         edges: tuple[bool, bool],
-        norm: tuple[Tensor, Tensor],
+        modulation: tuple[Tensor, Tensor],
         part: Attention | FeedForward,
         expand: nn.Conv2d,
         depthwise: nn.Conv2d,
@@ -169,7 +214,8 @@ class StockKernels:
             normed = strip * torch.rsqrt(strip.var(-1, correction=0, keepdim=True) + NORM_EPS)
         else:
             normed = F.layer_norm(strip, strip.shape[-1:], eps=NORM_EPS)
-        normed = torch.addcmul(norm[1], normed, norm[0]).to(self.precision)
+        scale, shift = modulation
+        normed = torch.addcmul(shift, normed, scale).to(self.precision)
         weight, bias = expand.weight.flatten(1)[start:stop], expand.bias
         wide = F.linear(normed, self._cast(weight), self._bias(None if bias is None else bias[start:stop]))
         # Zero padding acts on the 1×1 convolution's output, not on what it was computed from.
@@ -178,7 +224,7 @@ class StockKernels:
                 wide[row] = 0
         taps, bias = depthwise.weight[start:stop], depthwise.bias
         out = F.conv2d(
-            wide.movedim(2, 0)[None],
+            wide[None].movedim(3, 1),
             self._cast(taps),
             self._bias(None if bias is None else bias[start:stop]),
             padding=(0, 1),

@@ -10,6 +10,8 @@ never leave the cache:
 
 The sweeps themselves are in `native.py` (compiled) and `stock.py` (stock torch), with one interface. Sums run
 over fixed blocks of rows, so results depend on neither the memory limit nor the number of threads.
+
+With context windows (`context.py`) the first sweep sums cell by cell, and the second blends attentions.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import functools
 import itertools
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +31,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dirformer.inference.context import Axis, Blend, Modulation, check_window, count_cells, make_axis
 from dirformer.inference.memory import Map
 from dirformer.inference.native import NativeKernels
 from dirformer.inference.plan import PIECE, STEP, Plan, available_memory, make_plan
@@ -42,6 +46,10 @@ from dirformer.networks.prior import CPEN, SLOPE, ResidualBlock
 log = logging.getLogger(__name__)
 
 Kernels = NativeKernels | StockKernels
+Band = dict[str, Any]
+"""Rows of a map and their neighbours as they were: `x`, `above`, `below`; see `stock.py`."""
+ModulationOf = Callable[[int, Band], Modulation]
+"""What a norm's result is scaled and shifted by, in a band that begins at row y of its map."""
 
 
 def choose_kernels(precision: torch.dtype = torch.float32, device: torch.device | None = None) -> Kernels:
@@ -64,6 +72,8 @@ class Engine:
         storage: of feature maps between sweeps; 16 bit halve what grows with the photo, at a loss.
         max_memory: bytes the engine may need beside the network. None: what the machine has.
         threads: CPU threads; None as many as torch uses.
+        window: side, in pixels of the photo, of what an attention's sums are taken over; None is all of it.
+        window_prior: whether each window has an IPR of its own, too.
         folder: for maps that do not fit under the limit; None is the system's temporary folder.
         kernels: chosen by device and precision if not given.
     """
@@ -76,6 +86,8 @@ class Engine:
         storage: torch.dtype = torch.float32,
         max_memory: int | None = None,
         threads: int | None = None,
+        window: int | None = None,
+        window_prior: bool = False,
         folder: Path | None = None,
         kernels: Kernels | None = None,
     ) -> None:
@@ -83,6 +95,8 @@ class Engine:
         self.kernels = kernels or choose_kernels(precision, model.dirformer.embed.weight.device)
         self.threads = threads or (torch.get_num_threads() if self._on_cpu else 1)
         self.storage, self.max_memory, self.folder = storage, max_memory, folder
+        self.window = None if window is None else check_window(window, model.config.multiple)
+        self.window_prior = window_prior
         self.plan = Plan(self.threads, storage, keep_packed=True)
         self._packed: dict[nn.Module, Any] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -104,6 +118,9 @@ class Engine:
             width,
             threads=self.threads,
             storage=self.storage,
+            cells=(1, 1)
+            if self.window is None
+            else (count_cells(height, self.window), count_cells(width, self.window)),
             parameters=sum(p.numel() for p in self.model.parameters()),
             folder=self.folder,
         )
@@ -119,16 +136,21 @@ class Engine:
     ) -> Float[Tensor, "b 3 H W"]:
         """Restore as the network does: `model(lq, noise)`."""
         # Photo by photo, so that none's bytes depend on the others of its batch.
-        pairs = zip(torch.split(self.condition(lq), 1), torch.split(noise, 1, dim=1), strict=True)
-        priors = [self.model.estimate(condition, z)[-1] for condition, z in pairs]
-        return self.restore_under(lq, torch.cat(priors))
+        photos = zip(torch.split(lq, 1), torch.split(noise, 1, dim=1), strict=True)
+        return torch.stack([self._checked(photo, self._prior(photo, z)) for photo, z in photos])
+
+    def _prior(self, lq: Tensor, noise: Float[Tensor, "n 1 p"]) -> Float[Tensor, "w p"]:
+        """Return one photo's IPR, or one for each window."""
+        with self._working(lq):
+            condition = self.model.cpen.head(self._pooled(self.model.cpen, lq, windows=self.window_prior))
+        return self.model.estimate(condition, noise.expand(-1, len(condition), -1))[-1]
 
     @torch.inference_mode()
     def condition(self, lq: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:
         """CPEN: `model.cpen(lq)`."""
         with self._working(lq):
             pooled = [self._pooled(self.model.cpen, photo[None]) for photo in lq]
-        return torch.cat([self.model.cpen.head(mean[None]) for mean in pooled])
+        return torch.cat([self.model.cpen.head(mean) for mean in pooled])
 
     @torch.inference_mode()
     def restore_under(
@@ -157,7 +179,7 @@ class Engine:
         if self.kernels.precision == torch.float32 or bool(out.isfinite().all()):
             return out
         log.warning("16-bit arithmetic overflowed; this photo is restored in float32")
-        return self._in_float32().restore_under(lq, prior)[0]
+        return self._in_float32()._checked(lq, prior)  # noqa: SLF001
 
     def _in_float32(self) -> Engine:
         return Engine(
@@ -165,12 +187,18 @@ class Engine:
             storage=self.storage,
             max_memory=self.max_memory,
             threads=self.threads,
+            window=self.window,
+            window_prior=self.window_prior,
             folder=self.folder,
         )
 
     # ---------------------------------------------------------------------------------------- networks
 
-    def _pooled(self, cpen: CPEN, lq: Tensor) -> Tensor:
+    def _pooled(self, cpen: CPEN, lq: Tensor, *, windows: bool = False) -> Float[Tensor, "w p"]:
+        """Return the mean of CPEN's map, over the photo or over each window."""
+        height, width = lq.shape[2] // cpen.lq_factor, lq.shape[3] // cpen.lq_factor
+        rows, columns = self._axes(height, width) if windows else (make_axis(height, 1), make_axis(width, 1))
+
         def features() -> Source:
             x: Source = PhotoRows(lq, cpen.lq_factor)
             x = self._convolved(cpen.embed, x, slope=SLOPE)
@@ -186,11 +214,17 @@ class Engine:
             step = max(1, STEP // 4 // source.width)  # many stages, each with rows of its own
             parts = (source.read(y, min(hi, y + step)) for y in range(lo, hi, step))
             # Row by row and in float64, so that the mean does not depend on where bands end.
-            return [row.cpu().double().sum(0) for part in parts for row in part]
+            lines = (row.cpu().double() for part in parts for row in part)
+            return [
+                torch.stack([line[a:b].sum(0) for a, b in itertools.pairwise(columns.bounds)])
+                for line in lines
+            ]
 
-        height, width = lq.shape[2] // cpen.lq_factor, lq.shape[3] // cpen.lq_factor
-        rows = [row for part in self._in_bands(height, sums) for row in part]
-        return (torch.stack(rows).sum(0) / (height * width)).float().to(lq.device)
+        lines = torch.stack([line for part in self._in_bands(height, sums) for line in part])  # y cells p
+        cells = torch.stack([lines[a:b].sum(0) for a, b in itertools.pairwise(rows.bounds)])
+        sizes = [torch.tensor(axis.bounds).diff().double() for axis in (rows, columns)]
+        totals, counts = (_windows_of(t, rows, columns) for t in (cells, torch.outer(*sizes)[..., None]))
+        return (totals / counts).flatten(0, 1).float().to(lq.device)
 
     def _dirformer(self, net: DIRformer, lq: Tensor, prior: Tensor) -> Tensor:
         config = net.config
@@ -257,42 +291,119 @@ class Engine:
         self._in_bands(x.height, write)
         return out
 
-    def _level(self, x: Map, level: nn.Module, prior: Tensor) -> None:
+    def _level(self, x: Map, level: nn.Module, prior: Float[Tensor, "w p"]) -> None:
         for block in level.children():
             assert isinstance(block, Block)
             packed = self._pack(block, functools.partial(self.kernels.pack_block, block))
-            norm = _folded(block.attention.norm, prior)
-            mixing = self._mixing(x, block, packed, norm)
-            self._sweep(x, functools.partial(self.kernels.attend, packed, norm, mixing))
-            norm = _folded(block.feed_forward.norm, prior)
-            self._sweep(x, functools.partial(self.kernels.feed, packed, norm))
+            self._attend(x, block, packed, self._modulation(x, block.attention.norm, prior))
+            self._feed(x, packed, self._modulation(x, block.feed_forward.norm, prior))
             self._done += x.height * x.width * x.channels**2
             if self.on_progress is not None:
                 self.on_progress(self._done / self._work)
 
-    def _mixing(self, x: Map, block: Block, packed: Any, norm: tuple[Tensor, Tensor]) -> Any:
+    def _modulation(self, x: Map, norm: ModulatedNorm, prior: Float[Tensor, "w p"]) -> ModulationOf:
+        scale, shift = (values.float().contiguous() for values in norm.folded(prior))
+        if len(prior) == 1:
+            return lambda y, band: Modulation(scale[0], shift[0])  # noqa: ARG005
+        rows, columns = self._axes(x.height, x.width)
+        scale, shift = (values.view(rows.windows, columns.windows, -1) for values in (scale, shift))
+
+        def of_band(y: int, band: Band) -> Modulation:
+            lo, hi = y - 1, y + len(band["x"]) + 1
+            return Modulation(rows.blend(scale, lo, hi), rows.blend(shift, lo, hi), columns)
+
+        return of_band
+
+    def _attend(self, x: Map, block: Block, packed: Any, modulation: ModulationOf) -> None:
+        rows, columns = self._axes(x.height, x.width)
+        if rows.cells == columns.cells == 1:
+            mixing = self._mixing(x, block, packed, modulation)
+            self._sweep(x, lambda y, band: self.kernels.attend(packed, modulation(y, band), mixing, **band))
+            return
+        cells = self._cell_sums(x, packed, modulation)
+
+        def mixings(i: int) -> Any:
+            windows = [
+                columns.pairs(torch.stack(sums[i : i + 2]).sum(0)) for sums in zip(*cells, strict=True)
+            ]
+            mixing = block.attention.mixing(*(t.to(self.kernels.device) for t in windows))
+            return self.kernels.pack_mixings(mixing)
+
+        local = threading.local()
+
+        def attend(y: int, band: Band) -> None:
+            top = int(rows.left[y])
+            wanted, kept = (top, min(top + 1, rows.windows - 1)), getattr(local, "kept", {})
+            local.kept = kept = {i: kept[i] if i in kept else mixings(i) for i in wanted}
+            down = rows.share[y : y + len(band["x"])]
+            blend = Blend(kept[wanted[1]], down, columns)
+            self.kernels.attend(packed, modulation(y, band), kept[top], **band, blend=blend)
+
+        self._sweep(x, attend, cuts=rows.ends)
+
+    def _feed(self, x: Map, packed: Any, modulation: ModulationOf) -> None:
+        self._sweep(x, lambda y, band: self.kernels.feed(packed, modulation(y, band), **band))
+
+    def _mixing(self, x: Map, block: Block, packed: Any, modulation: ModulationOf) -> Any:
         rows = self._block_rows(x.height, x.width)
-        bands = self._sweep(x, functools.partial(self.kernels.statistics, packed, norm, rows=rows))
+        bands = self._sweep(
+            x, lambda y, band: self.kernels.statistics(packed, modulation(y, band), **band, rows=rows)
+        )
         parts = zip(*(part for band in bands for part in band), strict=True)
-        sums = [torch.cat(part).cpu().double().sum(0, keepdim=True).float() for part in parts]
+        sums = [torch.cat(part).cpu().double().sum(0).float() for part in parts]
         return self.kernels.pack_mixing(block.attention.mixing(*(t.to(self.kernels.device) for t in sums))[0])
+
+    def _cell_sums(self, x: Map, packed: Any, modulation: ModulationOf) -> list[list[Tensor]]:
+        """Return what an attention needs to know, summed over each cell: per row of cells, `cells …` each."""
+        rows, columns = self._axes(x.height, x.width)
+        block_rows = self._block_rows(x.height, x.width)
+        totals: dict[int, list[Tensor]] = {}
+
+        def add(y: int, band: Band) -> None:
+            parts = self.kernels.statistics(
+                packed, modulation(y, band), **band, rows=block_rows, bounds=columns.bounds
+            )
+            cell = rows.cell(y)
+            # One after the other, so that it does not matter where pieces end.
+            for sums in zip(*(part.cpu().double() for part in parts), strict=True):
+                known = totals.get(cell)
+                totals[cell] = list(sums) if known is None else list(map(torch.add, known, sums))
+            if y + len(band["x"]) == rows.bounds[cell + 1]:
+                totals[cell] = [total.float() for total in totals[cell]]
+
+        count = self.kernels.bands(self.plan.threads, rows.cells)
+        ends = [rows.bounds[rows.cells * i // count] for i in range(count + 1)]
+        self._sweep(x, add, bands=list(itertools.pairwise(ends)), cuts=rows.bounds)
+        return [totals[cell] for cell in range(rows.cells)]
+
+    def _axes(self, height: int, width: int) -> tuple[Axis, Axis]:
+        return make_axis(height, self.plan.cells[0]), make_axis(width, self.plan.cells[1])
 
     # ------------------------------------------------------------------------------------- bands of rows
 
-    def _sweep(self, x: Map, work: Callable[..., Any]) -> list[list[Any]]:
-        """Call `work(band, above, below)` on every band of the map, in pieces if it is not all in memory."""
+    def _sweep(
+        self,
+        x: Map,
+        work: Callable[[int, Band], Any],
+        *,
+        bands: list[tuple[int, int]] | None = None,
+        cuts: list[int] | None = None,
+    ) -> list[list[Any]]:
+        """Call `work(y, band)` on every band of the map from its row y, in pieces if not all is in memory.
+
+        Pieces also end at the rows of `cuts`.
+        """
         piece = self._piece(x)
-        bands = self._bands(x.height, x.width)
+        bands = bands or self._bands(x.height, x.width)
         # The neighbours of a band as they are before anything is overwritten.
         edges = {y: (x.rows[y - 1 : y].clone(), x.rows[y : y + 1].clone()) for y, _ in bands if y}
 
         def run(lo: int, hi: int) -> list[Any]:
             above, results = edges[lo][0] if lo else None, []
-            for y in range(lo, hi, piece):
-                end = min(hi, y + piece)
+            for y, end in _pieces(lo, hi, piece, cuts or []):
                 below = None if end == x.height else edges[end][1] if end == hi else x.rows[end : end + 1]
                 next_above = x.rows[end - 1 : end].clone()
-                results.append(work(x=x.rows[y:end], above=above, below=below))
+                results.append(work(y, {"x": x.rows[y:end], "above": above, "below": below}))
                 above = next_above
                 x.evict(y, end)
             return results
@@ -418,9 +529,15 @@ class Engine:
             torch.set_num_threads(before)
 
 
-def _folded(norm: ModulatedNorm, prior: Float[Tensor, "1 p"]) -> tuple[Tensor, Tensor]:
-    scale, shift = norm.folded(prior)
-    return scale[0].float().contiguous(), shift[0].float().contiguous()
+def _pieces(lo: int, hi: int, rows: int, cuts: list[int]) -> Iterator[tuple[int, int]]:
+    """Cut lo to hi at `cuts`, and each part into pieces of so many rows."""
+    for start, stop in itertools.pairwise([lo, *(cut for cut in cuts if lo < cut < hi), hi]):
+        for y in range(start, stop, rows):
+            yield y, min(stop, y + rows)
+
+
+def _windows_of(cells: Float[Tensor, "y x n"], rows: Axis, columns: Axis) -> Float[Tensor, "v w n"]:
+    return columns.pairs(rows.pairs(cells).movedim(1, 0)).movedim(0, 1)
 
 
 def _work(config: ModelConfig, pixels: int) -> float:

@@ -45,17 +45,36 @@ struct Shape {
     }
 };
 
-// Weights (columns, k) in the panels of native.h; at(column, k) is one weight.
-template <class T, class At> static void pack(T *to, long columns, long k, At at) {
+// Weights (columns, k) in the panels of native.h; a weight stands at w[column(j) + row(p)], either -1: zero.
+template <class T, class Column, class Row>
+static void pack(T *to, long columns, long k, const float *w, Column column, Row row) {
     const long per = 4 / sizeof(T);
-    for (long j0 = 0; j0 < columns; j0 += 2 * LANES)
-        for (long p0 = 0; p0 < k; p0 += per)
-            for (long j = j0; j < least(columns, j0 + 2 * LANES); j++)
-                for (long p = p0; p < p0 + per; p++) {
-                    const float w = p < k ? at(j, p) : 0;
-                    if constexpr (sizeof(T) == 2) *to++ = narrow(w);
-                    else *to++ = w;
-                }
+    float panel[4 * LANES];
+    for (long j0 = 0; j0 < columns; j0 += 2 * LANES) {
+        const long n = least(columns - j0, 2 * LANES);
+        long at[2 * LANES];
+        bool whole = true, dense = true;
+        for (long j = 0; j < n; j++) {
+            at[j] = column(j0 + j);
+            whole = whole && at[j] >= 0;
+            dense = dense && at[j] == at[0] + j;
+        }
+        dense = dense && whole;
+        for (long p = 0; p < k; p += per, to += n * per) {
+            for (long q = 0; q < per; q++) {
+                const long from = p + q < k ? row(p + q) : -1;
+                if (from < 0) for (long j = 0; j < n; j++) panel[j * per + q] = 0;
+                else if (dense) for (long j = 0; j < n; j++) panel[j * per + q] = w[at[0] + from + j];
+                else if (whole) for (long j = 0; j < n; j++) panel[j * per + q] = w[at[j] + from];
+                else for (long j = 0; j < n; j++) panel[j * per + q] = at[j] < 0 ? 0 : w[at[j] + from];
+            }
+            cast(panel, to, n * per);
+        }
+    }
+}
+// Which column or row: the first `count`, `pitch` apart.
+static auto plainly(long count, long pitch) {
+    return [=](long i) { return i < count ? i * pitch : -1; };
 }
 
 template <class T> struct Packed {
@@ -70,20 +89,18 @@ template <class T> struct Packed {
         project_back = scratch.carve<T>(s.kind == FEED && back ? f.inner * even(f.c) : 0);
     }
     void fill(const Part &s, const Shape &f, bool back) {
-        pack(expand, f.wide, f.c, [&](long j, long p) { return f.row(j) < 0 ? 0 : s.expand[f.row(j) * f.c + p]; });
+        auto wide = [&](long i) { return f.row(i) < 0 ? -1 : f.row(i) * f.c; };
+        pack(expand, f.wide, f.c, s.expand, wide, plainly(f.c, 1));
         for (long j = 0; j < f.wide; j++)
             for (long t = 0; t < 9; t++) {
                 taps[t * f.wide + j] = f.row(j) < 0 ? 0 : s.depthwise[f.row(j) * 9 + t];
                 if (back) taps_back[(8 - t) * f.wide + j] = taps[t * f.wide + j];
             }
-        if (back)
-            pack(expand_back, f.cp, f.wide,
-                 [&](long j, long p) { return j >= f.c || f.row(p) < 0 ? 0 : s.expand[f.row(p) * f.c + j]; });
-        if (s.kind == FEED && !back)
-            pack(project, f.cp, s.inner, [&](long j, long p) { return j < f.c ? s.project[j * s.inner + p] : 0; });
-        if (s.kind == FEED && back)
-            pack(project_back, f.inner, f.c,
-                 [&](long j, long p) { return j < s.inner ? s.project[p * s.inner + j] : 0; });
+        if (back) pack(expand_back, f.cp, f.wide, s.expand, plainly(f.c, 1), wide);
+        if (s.kind != FEED) return;
+        auto narrow = plainly(f.c, s.inner), inner = plainly(s.inner, 1);
+        if (back) pack(project_back, f.inner, f.c, s.project, inner, narrow);
+        else pack(project, f.cp, s.inner, s.project, narrow, inner);
     }
 };
 
@@ -108,8 +125,10 @@ template <class T> static long forward(const Part &s, const char *x, char *out, 
     Scratch scratch{space};
     Packed<T> weights(s, f, scratch, false);
     const long size = s.half ? 2 : 4, photo = s.height * s.width * f.c * size;
+    const int64_t end = s.width;  // no context windows: a row is one cut
     Sweep part{s.kind, s.half, s.low, s.centred, s.width, f.c, f.wide, s.inner, s.heads, f.step, s.height,
-               nullptr, nullptr, weights.expand, nullptr, weights.taps, nullptr, weights.project, nullptr};
+               nullptr, nullptr, weights.expand, nullptr, weights.taps, nullptr, weights.project, nullptr,
+               1, 0, 0, &end};
     const long mixing = s.kind == ATTEND ? f.cp * even(f.c) : 0;
     const long each = (sweep<T>(part, nullptr, nullptr, nullptr, s.height, nullptr, nullptr) + mixing * sizeof(T) + SLACK * 4 + 63) / 64 * 64;
     char *own = scratch.carve<char>(each * s.threads);
@@ -122,8 +141,7 @@ template <class T> static long forward(const Part &s, const char *x, char *out, 
         sw.shift = s.shift + i * f.c;
         if (s.kind == ATTEND) {
             T *to = mine.carve<T>(mixing);
-            const float *from = s.project + i * f.c * f.c;
-            pack(to, f.cp, f.c, [&](long j, long p) { return j < f.c ? from[j * f.c + p] : 0; });
+            pack(to, f.cp, f.c, s.project + i * f.c * f.c, plainly(f.c, f.c), plainly(f.c, 1));
             sw.project = to;
         }
         char *map = (char *)x + i * photo;  // STATISTICS only reads
@@ -390,14 +408,13 @@ template <class T> struct Back {
     void prepare(long i, const float *dsums) {
         const long c = f.c, d = c / s.heads, pitch = padded(d);
         if (s.kind == ATTEND) {
-            const float *from = s.project + i * c * c;
-            pack(mixing, f.wide, c, [&](long j, long p) { return j < c ? from[p * c + j] : 0; });
+            pack(mixing, f.wide, c, s.project + i * c * c, plainly(c, 1), plainly(c, c));
         } else if (s.kind == STATISTICS) {
             for (long h = 0; h < s.heads; h++) {
                 const float *g = dsums + h * d * pitch;
                 T *to = mixing + 2 * h * pitch * even(d);
-                pack(to, pitch, d, [&](long j, long p) { return j < d ? g[j * pitch + p] : 0; });
-                pack(to + pitch * even(d), pitch, d, [&](long j, long p) { return j < d ? g[p * pitch + j] : 0; });
+                pack(to, pitch, d, g, plainly(d, pitch), plainly(d, 1));
+                pack(to + pitch * even(d), pitch, d, g, plainly(d, 1), plainly(d, pitch));
             }
             for (long j = 0; j < padded(2 * c); j++) squares[j] = j < 2 * c ? 2 * dsums[c * pitch + j] : 0;
         }

@@ -160,11 +160,15 @@ class _Fused(torch.autograd.Function):
             ctypes.byref(gradients),
         )
         if dproject is not None and ctx.kind == _FEED:
-            dproject = dproject.sum(0)
+            dproject = _summed(dproject)
         return (
             *(None, None, None, dx.movedim(-1, 1), dscale, dshift, None),
-            *(dexpand.sum(0), ddepthwise.sum(0), dproject),
+            *(_summed(dexpand), _summed(ddepthwise), dproject),
         )
+
+
+def _summed(groups: Tensor) -> Tensor:
+    return groups[0] if len(groups) == 1 else groups.sum(0)
 
 
 def _part(
