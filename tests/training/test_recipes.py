@@ -116,7 +116,7 @@ def test_every_shipped_recipe_can_be_stepped(name: str, room: Path) -> None:
     log = [r for r in read_journal(config.folder / "journal.jsonl") if r["kind"] == "train"]
     assert len(log) == config.steps
     expected = {"image"} | ({"prior"} if recipe.stage == 2 else set())
-    expected |= {name for name in ("perceptual", "resnet") if getattr(recipe.loss, name)}
+    expected |= {name for name in stages._EXTRACTORS if getattr(recipe.loss, name)}
     expected |= {"adversarial", "discriminator"} if recipe.loss.adversarial else set()
     expected |= {"features"} if recipe.loss.feature_matching else set()
     numbers = {"time", "kind", "step", "rate", "seconds_per_step", "images_per_second", "data_wait"}
