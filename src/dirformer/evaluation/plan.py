@@ -174,7 +174,8 @@ def _alone(config: TrainConfig, folder: Path, notes: list[str]) -> TrainConfig:
 
 
 def _batch(config: TrainConfig, batch: int) -> TrainConfig:
-    data = {"batch": batch, "progressive": (), "pool": 0}
+    workers = min(config.data.workers, os.cpu_count() or 1)
+    data = {"batch": batch, "progressive": (), "pool": 0, "workers": workers}
     return config.model_copy(update={"data": config.data.model_copy(update=data)})
 
 
