@@ -102,6 +102,9 @@ def train(
     sweep: Annotated[
         str | None, typer.Option(help="Instead of a recipe: train and compare the rows of this list.")
     ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Say what the training will cost, as `plan` does, and stop.")
+    ] = False,
 ) -> None:
     """Train a network by a recipe; the same command again goes on where it stopped."""
     from dirformer.errors import ConfigError
@@ -117,10 +120,30 @@ def train(
         say(f"table: {rows.folder / 'table.md'}, .csv, .json")
         return
     if recipe is None:
-        raise ConfigError("train needs a recipe (`dirformer models` lists them) or --sweep NAME")
+        raise ConfigError(
+            "train needs a recipe, such as sr-x4-compact-stage1 or a .yaml file, or --sweep NAME"
+        )
+    if plan_only:
+        plan(recipe, overrides)
+        return
     from dirformer.evaluation.validation import train as run
 
     run(load_recipe(recipe, overrides), say, minutes)
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a .yaml file.")],
+    overrides: Overrides = None,
+    as_json: Json = None,
+) -> None:
+    """Say what a training will cost: parameters, time, memory, disk; a few steps are measured."""
+    from dirformer.evaluation.plan import plan as run
+    from dirformer.evaluation.plan import plan_text
+    from dirformer.training.config import load_recipe
+
+    result = run(load_recipe(recipe, overrides), say)
+    say(plan_text(result))
+    write_json(as_json, result)
 
 
 def convert(
@@ -416,6 +439,7 @@ def _drain(records: Iterable[Any], out: Path) -> None:
 VERBS: dict[str, Callable[..., None]] = {
     "restore": restore,
     "train": train,
+    "plan": plan,
     "evaluate": evaluate,
     "cost": cost,
     "report": report,

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dirformer.errors import OutputError
+
 
 class Journal:
     """Append-only JSONL file; each record carries the time it was written."""
@@ -17,10 +19,17 @@ class Journal:
         self.path = path
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one record, flushed at once so that a killed run keeps it."""
+        """Append one record, flushed at once so that a killed run keeps it.
+
+        Raises:
+            OutputError: if it cannot be written, as on a full disk.
+        """
         record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "kind": kind, **values}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -236,6 +237,62 @@ def test_adversarial_refinement_trains_both_sides(photos: Path) -> None:
     with pytest.raises(StoppedError):
         train(config, stop)
     same_weights(whole, train(config, quiet))
+
+
+@pytest.mark.parametrize("fields", [{}, {"warmup": {"steps": 9}}, {"training": "separate"}])
+def test_stage_two_computes_in_the_precision_of_the_recipe(photos: Path, fields: dict[str, Any]) -> None:
+    """`bf16-mixed` reaches the methods that a step calls, whatever the phase, not `forward` alone."""
+    save(photos.parent / "s1.safetensors", tiny(stage=1))
+    config = recipe(photos, 2, stage1=str(photos.parent / "s1.safetensors"), precision="bf16-mixed", **fields)
+    run = loop._Run(config, devices.open_fabric(config), quiet)
+    seen: set[torch.dtype] = set()
+    run.network.cpen.embed.register_forward_hook(lambda _m, _i, output: seen.add(output.dtype))
+    run.train_step(next(iter(run.batches())))
+    assert seen == {torch.bfloat16}
+
+
+def test_a_gradient_that_is_not_finite_rolls_back(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clipping meets it before the weights do."""
+    config = recipe(photos, steps=4, save_every=1, optimiser={"clip": 1.0})
+    original, poisoned = loop._Run.clip, []
+
+    def clip(self: Any, model: Any, optimiser: Any) -> None:
+        if self.step == 2 and not poisoned:
+            poisoned.append(True)
+            next(self.network.parameters()).grad.fill_(float("inf"))
+        original(self, model, optimiser)
+
+    monkeypatch.setattr(loop._Run, "clip", clip)
+    lines: list[str] = []
+    train(config, lines.append)
+    assert any("gradient is not finite at step 3: back to step 2" in line for line in lines)
+
+
+def test_every_part_of_a_batch_meets_the_adversary(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With accumulation the adversary learns from all that was restored in a step."""
+    config = recipe(photos, data={"batch": 1, "patch": 8}, accumulate=3, loss={"adversarial": 0.1}, steps=1)
+    seen: list[torch.Tensor] = []
+    original = STAGES[1].adversary_losses
+
+    def losses(self: Any, batch: Batch, restored: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append(restored)
+        return original(self, batch, restored)
+
+    monkeypatch.setattr(STAGES[1], "adversary_losses", losses)
+    train(config, quiet)
+    assert len(seen) == 3 and not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
+
+
+def test_a_state_of_an_older_version_is_taken_up(photos: Path) -> None:
+    """A field that a stored recipe does not have is taken to have had its default."""
+    config = recipe(photos, steps=2)
+    train(config, quiet)
+    state = torch.load(config.folder / "state.pt", weights_only=True)
+    del state["recipe"]["loss"]["stlpips"], state["recipe"]["training"], state["world"], state["precision"]
+    torch.save(state, config.folder / "state.pt")
+    lines: list[str] = []
+    train(config, lines.append)
+    assert lines[0].startswith("going on from step 2")
 
 
 class StoppedError(Exception):

@@ -13,7 +13,7 @@ from dirformer.evaluation.validation import train
 from dirformer.journal import read_journal
 from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import STAGES, start_at_identity
-from dirformer.networks.features import VGG19_WIDTHS, DilatedResNet50, VGG19Features
+from dirformer.networks.features import VGG19_WIDTHS, DilatedResNet50, ShiftTolerantAlexNet, VGG19Features
 from dirformer.training import stages
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
 from dirformer.training.schedules import learning_rate, rate_of_run
@@ -59,6 +59,13 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             picture(304, 304, seed=i).save(tmp_path / folder / f"{i}.png")
     torch.save(dict(NarrowVGG().state_dict()), tmp_path / "vgg19.pth")
     torch.save(dict(NarrowResNet().state_dict()), tmp_path / "resnet50.pth")
+    published = {"convs": ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")}
+    alexnet = {}
+    for key, value in ShiftTolerantAlexNet().state_dict().items():
+        kind, number, part = key.split(".")
+        name = f"net.{published[kind][int(number)]}" if kind in published else f"lin{number}.model.1"
+        alexnet[f"{name}.{part}"] = value
+    torch.save(alexnet, tmp_path / "stlpips.pth")
     narrow: dict[str, Any] = {"perceptual": NarrowVGG, "resnet": NarrowResNet}
     table = {
         name: (field, narrow.get(name, build), hint)
@@ -88,7 +95,7 @@ def shrunk(name: str, room: Path) -> TrainConfig:
     if data["pool"]:
         data["pool"] = 2
     loss |= {"discriminator_dim": 4}
-    for field in ("vgg19", "resnet50"):
+    for field in ("vgg19", "resnet50", "stlpips"):
         loss[field] = str(room / f"{field}.pth")
     if values["stage"] == 2:
         torch.manual_seed(0)
@@ -116,7 +123,7 @@ def test_every_shipped_recipe_can_be_stepped(name: str, room: Path) -> None:
     log = [r for r in read_journal(config.folder / "journal.jsonl") if r["kind"] == "train"]
     assert len(log) == config.steps
     expected = {"image"} | ({"prior"} if recipe.stage == 2 else set())
-    expected |= {name for name in ("perceptual", "resnet") if getattr(recipe.loss, name)}
+    expected |= {name for name in stages._EXTRACTORS if getattr(recipe.loss, name)}
     expected |= {"adversarial", "discriminator"} if recipe.loss.adversarial else set()
     expected |= {"features"} if recipe.loss.feature_matching else set()
     numbers = {"time", "kind", "step", "rate", "seconds_per_step", "images_per_second", "data_wait"}

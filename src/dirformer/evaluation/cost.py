@@ -82,7 +82,7 @@ def count_parts(model: DiffIRS2, height: int, width: int) -> list[Part]:
         CPEN, the denoiser (one step), and the DIRformer level by level.
     """
     height, width = (-(-n // model.config.multiple) * model.config.multiple for n in (height, width))
-    parts = [_cpen(model.cpen, height * width)]
+    parts = [count_cpen(model.cpen, height * width)]
     if model.denoiser is not None:
         parts.append(_denoiser(model.denoiser))
     return parts + count_dirformer(model.dirformer, height, width)
@@ -153,7 +153,7 @@ def _tail(dirformer: DIRformer, full: int, lq: int) -> Part:
     return part + Part("", elementwise=skip)
 
 
-def _cpen(cpen: CPEN, lq_pixels: int) -> Part:
+def count_cpen(cpen: CPEN, lq_pixels: int) -> Part:
     pixels = lq_pixels // cpen.lq_factor**2
     part = Part("cpen", _parameters(cpen))
     for module in cpen.modules():

@@ -48,7 +48,10 @@ def open_fabric(config: TrainConfig) -> Any:
         # In the warm-up of stage 2 no gradient reaches the DIRformer. Buffers need no broadcast: those of
         # spectral norm follow from the weights, running means of batch norm are never used.
         unused = config.stage == 2 and config.warmup.steps > 0
-        strategy = DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False, timeout=PATIENCE)
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {"find_unused_parameters": unused, "timeout": PATIENCE, buffers: False}
+        strategy = DDPStrategy(**options)
     fabric = Fabric(
         accelerator=device.type,
         devices=[device.index] if device.index is not None and world == 1 else count,
