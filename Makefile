@@ -50,4 +50,5 @@ train-compact: setup
 
 # Scores of all shipped models, and their cards.
 scores: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,perceptual]"
 	$(BIN)/python docs/models/cards.py $(DATA)
