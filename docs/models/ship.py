@@ -52,7 +52,7 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
     leg = {
         "model": name,
         "date": time.strftime("%Y-%m-%d"),
-        "steps": {f"stage {stage}": p["step"] for stage, p in provenance.items()},
+        "steps": {f"stage {stage}": _steps(p) for stage, p in provenance.items()},
         "score": cases.score if unit == "dB" else "ST-LPIPS",
         "before": before if before is None or unit == "dB" else -before,
         "after": judged if unit == "dB" else -judged,
@@ -65,8 +65,9 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
         return
     gap = [a - b for a, b in zip(scores[1], scores[2], strict=True)]
     for stage, model in models.items():
-        if stage == 1 and unit != "dB":
-            continue  # the adversarial variant has its plain model's teacher
+        target = WEIGHTS / f"{name}{'-stage1' if stage == 1 else ''}.safetensors"
+        if stage == 1 and (unit != "dB" or Path(stage1).resolve() == target):
+            continue  # the teacher lies there already
         recipe = provenance[stage]["recipe"]
         facts: dict[str, Any] = {
             "licence": "Apache-2.0",
@@ -74,7 +75,7 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
                 k: v for k, v in recipe.items() if k not in ("data", "stage1", "init", "transfer", "out")
             },
             "patch": recipe["data"]["patch"],
-            "steps": provenance[stage]["step"],
+            "steps": _steps(provenance[stage]),
             "scores": {
                 f"validation {cases.score}": fmean(scores[stage]),
                 "interval95": interval95(scores[stage]),
@@ -82,9 +83,13 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
             },
             "validation_before": before,
         }
-        target = WEIGHTS / f"{name}{'-stage1' if stage == 1 else ''}.safetensors"
         save(target, model, facts, dtype=torch.float16)
         print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+def _steps(provenance: dict[str, Any]) -> int:
+    """Return the steps of a run's file (`step`) or of a shipped one."""
+    return provenance["step"] if "step" in provenance else provenance["steps"]
 
 
 def distance(cases: Validation, model: DiffIR) -> float:
