@@ -35,6 +35,34 @@ CATALOG: dict[str, Entry] = {
             licence="Apache-2.0",
             summary="enlarges clean small photos ×4 (bicubic reductions)",
         ),
+        Entry(
+            name="realsr-x4-compact",
+            task="realsr",
+            scale=4,
+            licence="Apache-2.0",
+            summary="enlarges small photos ×4 and cleans them (blur, noise, JPEG)",
+        ),
+        Entry(
+            name="realsr-x1-compact",
+            task="realsr",
+            scale=1,
+            licence="Apache-2.0",
+            summary="cleans photos at their own size (blur, noise, JPEG)",
+        ),
+        Entry(
+            name="deblurring-compact",
+            task="deblurring",
+            scale=1,
+            licence="Apache-2.0",
+            summary="removes motion blur of a shaken camera",
+        ),
+        Entry(
+            name="inpainting-compact",
+            task="inpainting",
+            scale=1,
+            licence="Apache-2.0",
+            summary="fills holes that a mask marks",
+        ),
     )
 }
 
