@@ -127,6 +127,9 @@ def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -
             f"[{gap['interval95'][0]:+.2f}, {gap['interval95'][1]:+.2f}]. {text.oracle}"
         ),
         "## Limits\n" + text.limits,
+        f"![where it gains most](../../../docs/pictures/{name}-most.jpg)",
+        f"![where it gains least](../../../docs/pictures/{name}-least.jpg)",
+        "Input, restored, clean: the squares of three photos that gain most and least (`make pictures`).",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -137,9 +140,9 @@ def legs_score(name: str, legs: list[dict[str, Any]]) -> str:
 
 def main(data: str, *names: str) -> None:
     path = HERE / "scores.json"
-    scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name in names or CATALOG:
-        scores[name] = score(name, Path(data))
+    fresh = {name: score(name, Path(data)) for name in names or CATALOG}
+    # Read behind the work: several calls may score models side by side.
+    scores = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}) | fresh
     scores = {name: scores[name] for name in CATALOG if name in scores}
     path.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     lines = (HERE / "legs.jsonl").read_text(encoding="utf-8").splitlines()
