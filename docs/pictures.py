@@ -35,7 +35,7 @@ def main(data: Path) -> None:
     runpy.run_path(str(DOCS / "demo" / "demo.py"), run_name="__main__")
     with Image.open("out/demo/side_by_side.png") as strip:
         strip.save(DOCS / "demo" / "side_by_side.jpg", quality=90)
-    for name in CATALOG:
+    for name in sys.argv[2:] or CATALOG:
         squares = [square for photo in PHOTOS for square in cut(name, data / "photos" / photo)]
         squares.sort(key=lambda square: square[0])
         for kind, (_, *panels) in (("most", squares[-1]), ("least", squares[0])):
