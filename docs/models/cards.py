@@ -16,7 +16,7 @@ from texts import CARDS, DATA_SECTION, LICENCE_SECTION
 
 from dirformer.catalog import CATALOG
 from dirformer.checkpoints import load, read_header
-from dirformer.evaluation.cost import executed
+from dirformer.evaluation.cost import cost
 from dirformer.evaluation.protocols import LOWER_IS_BETTER, protocol
 from dirformer.evaluation.run import evaluate, interval95
 
@@ -93,7 +93,7 @@ def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -
     text, model = CARDS[name], load(CATALOG[name].path)
     config, size = model.config, 64 if model.config.scale == 4 else 256
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    giga = executed(config, size, size) / 1e9
+    giga = cost(name, (size, size), measure=False)["total"]["mult_adds"] / 1e9
     scores = read_header(CATALOG[name].path)["provenance"]["scores"]
     gap = scores["oracle_minus_stage2"]
     rows = [
