@@ -91,7 +91,7 @@ def _cell(metric: str, values: dict[str, Any], *, gain: bool) -> str:
 def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -> str:
     """Return a model's card."""
     text, model = CARDS[name], load(CATALOG[name].path)
-    config, size = model.config, 64 if model.config.scale == 4 else 256
+    size = 64 if model.config.scale == 4 else 256
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     giga = cost(name, (size, size), measure=False)["total"]["mult_adds"] / 1e9
     scores = read_header(CATALOG[name].path)["provenance"]["scores"]
