@@ -118,19 +118,10 @@ class PhotoLosses:
         return {"discriminator": vanilla_discriminator(real, fake)}
 
 
-class Stage1:
-    """CPEN and DIRformer together, under the losses of the photo."""
+class _Judged:
+    """A stage's side of the adversary, which belongs to the losses of the photo."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.photo = PhotoLosses(config)
-        self.frozen = nn.ModuleList(self.photo.frozen)
-        self.model: Any
-        if config.init is None:
-            self.model = _fresh(DiffIRS1(config.network), config)
-        else:
-            self.model = load_stage1(find_weights(config.init))
-            _require_same(config, self.model, "init")
-        _recompute(self.model, config)
+    photo: PhotoLosses
 
     @property
     def adversary(self) -> Any:
@@ -146,16 +137,31 @@ class Stage1:
         """What the last `losses` restored."""
         return self.photo.restored
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of the photo."""
-        return self.photo(self.model(batch.lq, batch.gt), batch)
-
     def adversary_losses(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
         """Real photos against what was restored."""
         return self.photo.of_adversary(batch, restored)
 
 
-class Stage2:
+class Stage1(_Judged):
+    """CPEN and DIRformer together, under the losses of the photo."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.photo = PhotoLosses(config)
+        self.frozen = nn.ModuleList(self.photo.frozen)
+        self.model: Any
+        if config.init is None:
+            self.model = _fresh(DiffIRS1(config.network), config)
+        else:
+            self.model = load_stage1(find_weights(config.init))
+            _require_same(config, self.model, "init")
+        _recompute(self.model, config)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of the photo."""
+        return self.photo(self.model(batch.lq, batch.gt), batch)
+
+
+class Stage2(_Judged):
     """Algorithm 1: stage 1's IPR is noised to t = T and estimated back through all T steps.
 
     All of stage 2 learns from the photo's losses and from the distance of the estimate to stage 1's IPR.
@@ -191,20 +197,6 @@ class Stage2:
         self.timesteps, self.target = config.network.timesteps, config.network.target
         self.noise_shape = self.model.noise_shape
 
-    @property
-    def adversary(self) -> Any:
-        """The discriminator, or None."""
-        return self.photo.adversary
-
-    @adversary.setter
-    def adversary(self, wrapped: Any) -> None:
-        self.photo.adversary = wrapped
-
-    @property
-    def restored(self) -> Tensor | None:
-        """What the last `losses` restored."""
-        return self.photo.restored
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the phase that the step is in."""
         with torch.no_grad():
@@ -217,10 +209,6 @@ class Stage2:
             return self._prior(self.model.estimate_back(batch.lq, prior, noise)[-1], prior)
         restored, estimates = self.model.restore_and_estimate(batch.lq, prior, noise)
         return self.photo(restored, batch) | self._prior(estimates[-1], prior)
-
-    def adversary_losses(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
-        """Real photos against what was restored."""
-        return self.photo.of_adversary(batch, restored)
 
     def _prior(self, estimate: Tensor, prior: Tensor) -> dict[str, Tensor]:
         return {"prior": self.weights.prior * self.prior_loss(estimate, prior)}
