@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -15,6 +16,13 @@ from dirformer.networks.config import PRESETS, ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIR
 
 SRC = Path(__file__).parents[1] / "src"
+
+FABRIC_WARNINGS = pytest.mark.filterwarnings(
+    # Raised inside lightning-fabric, about its own use of torch.
+    "ignore::DeprecationWarning:lightning_fabric",
+    "ignore::FutureWarning:lightning_fabric",
+    "ignore:.*`isinstance.treespec, LeafSpec.`.*",
+)
 
 TINY_SR = replace(
     PRESETS["sr-x4-compact"],

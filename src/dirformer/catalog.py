@@ -101,7 +101,6 @@ def default_model(task: str | None, *, has_mask: bool, scale: int | None = None,
     wanted = task or ("inpainting" if has_mask else "realsr")
     able = [entry for entry in CATALOG.values() if entry.task == wanted and scale in (None, entry.scale)]
     if able:
-        # Behind real-world models lie their adversarial variants, which are asked for by name.
         fitting = [entry for entry in able if (entry.scale == 1) == (long_side > LARGE)]
         return (fitting or able)[0]
     asked = f"{wanted} ×{scale}" if scale else wanted

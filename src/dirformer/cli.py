@@ -191,7 +191,8 @@ def evaluate(
     contenders: Annotated[
         list[str],
         typer.Argument(
-            help="Models: names, weight files, bicubic, lanczos, input, spandrel:FILE.", metavar="MODEL..."
+            help="Models: names, weight files, bicubic, lanczos, input, telea, spandrel:FILE.",
+            metavar="MODEL...",
         ),
     ],
     lq: Annotated[Path, typer.Option(help="Folder of degraded photos.")],

@@ -96,6 +96,18 @@ static inline float total(vec v) {
 #endif
 }
 
+// What every library of kernels says of itself.
+extern "C" {
+long dirformer_lanes() { return LANES; }
+long dirformer_has_low() {
+#if defined(__AVX512BF16__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+}
+
 // ---------------------------------------------------------------------------------------------- products
 
 // One tile of a product: ROWS rows of A, `pitch` apart, times NV vectors of a panel. A 3×3 convolution is the

@@ -25,6 +25,7 @@ from dirformer.files import atomic_path
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """File names taken for photos, in any case; nothing else is opened when a folder is given."""
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+EXIF_ORIENTATION = 0x0112
 """Decoders that are allowed to run, whatever a file is called."""
 
 
@@ -92,15 +93,17 @@ def _rgb(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
     return (_photo(image).pixels * 255).round().byte()
 
 
-def long_side(path: Path) -> int:
-    """Return the longer side of a photo in pixels, from its header; 0 for what cannot be read as a photo."""
+def photo_size(path: Path) -> tuple[int, int]:
+    """Return width and height of the upright photo, from its header; PhotoError if it cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                return max(image.size)
+                width, height = image.size
+                turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return 0
+        raise PhotoError(f"{path} cannot be read as a photo") from None
+    return (height, width) if turned else (width, height)
 
 
 def read_mask(path: Path) -> Float[Tensor, "1 h w"]:

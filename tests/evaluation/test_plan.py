@@ -15,13 +15,9 @@ from dirformer.networks.config import PRESETS
 from dirformer.training import loop
 from dirformer.training.config import load_recipe
 from dirformer.training.loop import Trial
-from helpers import dirformer, picture
+from helpers import FABRIC_WARNINGS, dirformer, picture
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:lightning_fabric",
-    "ignore::FutureWarning:lightning_fabric",
-    "ignore:.*`isinstance.treespec, LeafSpec.`.*",
-)
+pytestmark = FABRIC_WARNINGS
 
 
 @pytest.fixture

@@ -18,13 +18,9 @@ from dirformer.evaluation.validation import Validation
 from dirformer.networks.config import PRESETS
 from dirformer.networks.prior import beta_schedule, solve_beta_end
 from dirformer.training.config import load_recipe
-from helpers import TINY_SR, dirformer, picture, tiny
+from helpers import FABRIC_WARNINGS, TINY_SR, dirformer, picture, tiny
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:lightning_fabric",
-    "ignore::FutureWarning:lightning_fabric",
-    "ignore:.*`isinstance.treespec, LeafSpec.`.*",
-)
+pytestmark = FABRIC_WARNINGS
 
 
 @pytest.fixture

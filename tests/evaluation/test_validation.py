@@ -12,13 +12,9 @@ from PIL import Image
 from dirformer.evaluation.validation import PREVIEWS, Validation, train
 from dirformer.photo import read_rgb
 from dirformer.training.config import TrainConfig
-from helpers import TINY_INPAINTING, TINY_SR, picture, tiny
+from helpers import FABRIC_WARNINGS, TINY_INPAINTING, TINY_SR, picture, tiny
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:lightning_fabric",
-    "ignore::FutureWarning:lightning_fabric",
-    "ignore:.*`isinstance.treespec, LeafSpec.`.*",
-)
+pytestmark = FABRIC_WARNINGS
 
 
 def recipe(room: Path, model: Any, **fields: Any) -> TrainConfig:

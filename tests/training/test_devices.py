@@ -17,13 +17,9 @@ from dirformer.errors import ConfigError
 from dirformer.journal import read_journal
 from dirformer.training import devices, loop
 from dirformer.training.config import TrainConfig
-from helpers import SRC, TINY_INPAINTING, TINY_SR, picture, python, tiny
+from helpers import FABRIC_WARNINGS, SRC, TINY_INPAINTING, TINY_SR, picture, python, tiny
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:lightning_fabric",
-    "ignore::FutureWarning:lightning_fabric",
-    "ignore:.*`isinstance.treespec, LeafSpec.`.*",
-)
+pytestmark = FABRIC_WARNINGS
 SCRIPT = Path(__file__).with_name("many_devices.py")
 
 RUNS: dict[str, dict[str, Any]] = {

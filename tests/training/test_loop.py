@@ -26,14 +26,9 @@ from dirformer.training.config import TrainConfig, load_recipe, recipe_names
 from dirformer.training.samples import Batch
 from dirformer.training.schedules import learning_rate
 from dirformer.training.stages import STAGES
-from helpers import SRC, TINY_SR, picture, tiny
+from helpers import FABRIC_WARNINGS, SRC, TINY_SR, picture, tiny
 
-pytestmark = pytest.mark.filterwarnings(
-    # Raised inside lightning-fabric, about its own use of torch.
-    "ignore::DeprecationWarning:lightning_fabric",
-    "ignore::FutureWarning:lightning_fabric",
-    "ignore:.*`isinstance.treespec, LeafSpec.`.*",
-)
+pytestmark = FABRIC_WARNINGS
 
 
 @pytest.fixture

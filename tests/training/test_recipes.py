@@ -17,13 +17,9 @@ from dirformer.networks.features import VGG19_WIDTHS, DilatedResNet50, ShiftTole
 from dirformer.training import stages
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
 from dirformer.training.schedules import learning_rate, rate_of_run
-from helpers import picture
+from helpers import FABRIC_WARNINGS, picture
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:lightning_fabric",
-    "ignore::FutureWarning:lightning_fabric",
-    "ignore:.*`isinstance.treespec, LeafSpec.`.*",
-)
+pytestmark = FABRIC_WARNINGS
 
 SMALL = {
     "dim": 4,

@@ -16,13 +16,9 @@ from dirformer.checkpoints import load
 from dirformer.errors import OutputError
 from dirformer.training import loop
 from dirformer.training.config import TrainConfig
-from helpers import TINY_SR, picture, python
+from helpers import FABRIC_WARNINGS, TINY_SR, picture, python
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:lightning_fabric",
-    "ignore::FutureWarning:lightning_fabric",
-    "ignore:.*`isinstance.treespec, LeafSpec.`.*",
-)
+pytestmark = FABRIC_WARNINGS
 SCRIPT = Path(__file__).with_name("killed_saves.py")
 
 

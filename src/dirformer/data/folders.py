@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image
-
-from dirformer.errors import DataError
-from dirformer.photo import FORMATS, list_photos
-
-EXIF_ORIENTATION = 0x0112
+from dirformer.errors import DataError, PhotoError
+from dirformer.photo import list_photos, photo_size
 
 
 def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
@@ -150,16 +145,10 @@ def _require(path: Path, width: int, height: int, side: int) -> None:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Return width and height of the upright photo."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise DataError(f"{path} cannot be read as a photo; take it out of the folder") from None
-    return (height, width) if turned else (width, height)
+        return photo_size(path)
+    except PhotoError as error:
+        raise DataError(f"{error}; take it out of the folder") from None
 
 
 def by_name(photos: list[Path], clash: str) -> dict[str, Path]:

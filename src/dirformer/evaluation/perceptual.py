@@ -60,7 +60,7 @@ WEIGHTS = {
     "stlpips": WeightFile(
         "alex_shift_tolerant.pth",
         "ST-LPIPS, in the package stlpips-pytorch",
-        installed=("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth"),
+        installed=ShiftTolerantAlexNet.INSTALLED,
     ),
     "inception": WeightFile("pt_inception-2015-12-05-6726825d.pth", "pytorch-fid's Inception of 2015"),
 }

@@ -26,6 +26,7 @@ from dirformer.training.config import TrainConfig
 from dirformer.training.devices import open_fabric
 from dirformer.training.loop import Report, Trial, try_out
 from dirformer.training.samples import Samples
+from dirformer.training.stages import missing_weights
 
 SCHEMA = 1
 STEPS = 3
@@ -156,10 +157,9 @@ def _memory(one: Trial, batch: int, other: Trial, larger: int) -> Line:
 def _alone(config: TrainConfig, folder: Path, notes: list[str]) -> TrainConfig:
     """Return the recipe for one device, at its first patch, without what is not at hand yet."""
     loss = config.loss
-    for name, field in (("perceptual", "vgg19"), ("resnet", "resnet50")):
-        if getattr(loss, name) and getattr(loss, field) is None:
-            loss = loss.model_copy(update={name: 0.0})
-            notes.append(f"without loss.{name}: loss.{field} is not given")
+    for name, field in missing_weights(loss).items():
+        loss = loss.model_copy(update={name: 0.0})
+        notes.append(f"without loss.{name}: loss.{field} is not given")
     changes: dict[str, Any] = {"devices": 1, "nodes": 1, "accumulate": 1, "loss": loss}
     if config.stage == 2 and config.stage1 is None:
         save(folder / "stage1.safetensors", DiffIRS1(config.network))
@@ -183,7 +183,7 @@ def _stages(
     config: TrainConfig, world: int, seconds: Line, measured: Trial | None, memory: Line
 ) -> list[dict[str, Any]]:
     """Return what each stage of a progressive schedule costs; without one there is one stage."""
-    starts = [(0, config.data.patch, config.data.batch), *config.data.progressive]
+    starts = config.data.stages
     ends = [*(start for start, _, _ in starts[1:]), config.steps]
     stages = []
     for (start, patch, batch), end in zip(starts, ends, strict=True):

@@ -11,7 +11,15 @@ from pathlib import Path
 from dirformer.catalog import default_model
 from dirformer.errors import ConfigError, DirformerError, OutputError, PhotoError
 from dirformer.inference.restorer import Restorer, enlarge
-from dirformer.photo import SUFFIXES, check_suffix, list_photos, long_side, read_mask, read_photo, write_photo
+from dirformer.photo import (
+    SUFFIXES,
+    check_suffix,
+    list_photos,
+    photo_size,
+    read_mask,
+    read_photo,
+    write_photo,
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def by_model(
         name = (
             model
             or default_model(
-                task, has_mask=job.mask is not None, scale=scale, long_side=long_side(job.photo)
+                task, has_mask=job.mask is not None, scale=scale, long_side=_long_side(job.photo)
             ).name
         )
         groups.setdefault(str(name), []).append(job)
@@ -175,6 +183,14 @@ def restore_file(restorer: Restorer, job: Job, *, seed: int = 0) -> None:
 
 def _add(on_progress: Callable[[float], None], done: int, share: float) -> None:
     on_progress(done + share)
+
+
+def _long_side(photo: Path) -> int:
+    """Return the longer side in pixels; 0 for what cannot be read, which restoring it will say."""
+    try:
+        return max(photo_size(photo))
+    except PhotoError:
+        return 0
 
 
 def _mask_for(photo: Path, mask: Path | None) -> Path | None:

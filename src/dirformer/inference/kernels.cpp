@@ -80,14 +80,6 @@ static long convolve(const Conv &s, const char *x, const char *above, const char
 
 // Each returns the bytes of scratch it needs when given none.
 extern "C" {
-long dirformer_lanes() { return LANES; }
-long dirformer_has_low() {
-#if defined(__AVX512BF16__)
-    return 1;
-#else
-    return 0;
-#endif
-}
 long dirformer_sweep(const Sweep *s, char *x, const char *above, const char *below, long rows, float *sums, char *scratch) {
 #if defined(__AVX512BF16__)
     if (s->low) return sweep<half_t>(*s, x, above, below, rows, sums, scratch);

@@ -89,6 +89,8 @@ class ShiftTolerantAlexNet(nn.Module):
     """
 
     HEADS = (64, 192, 384, 256, 256)
+    INSTALLED = ("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth")
+    """The package that brings the weights, and where in it."""
     shift: Tensor
     scale: Tensor
 

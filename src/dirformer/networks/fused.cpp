@@ -506,14 +506,6 @@ static long backward(const Part &s, const char *x, const char *dy, const float *
 
 // Each returns the bytes of scratch it needs when given none.
 extern "C" {
-long dirformer_lanes() { return LANES; }
-long dirformer_has_low() {
-#if defined(__AVX512BF16__)
-    return 1;
-#else
-    return 0;
-#endif
-}
 long dirformer_forward(const Part *s, const char *x, char *out, float *sums, char *space) {
 #if defined(__AVX512BF16__)
     if (s->low) return forward<half_t>(*s, x, out, sums, space);

@@ -66,6 +66,15 @@ class Data(_Section):
     workers: int = Field(0, ge=0)
     """Processes that decode and crop; 0 works in the main process, fine as long as photos fit in memory."""
 
+    @property
+    def stages(self) -> list[tuple[int, int, int]]:
+        """(first step, patch, batch) of each stage of a progressive schedule, the first from step 0."""
+        return [(0, self.patch, self.batch), *self.progressive]
+
+    def stage_at(self, step: int) -> tuple[int, int, int]:
+        """The stage a step belongs to."""
+        return [stage for stage in self.stages if step >= stage[0]][-1]
+
     @field_validator("progressive")
     @classmethod
     def _in_order(cls, value: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:

@@ -62,7 +62,7 @@ class Samples:
         self.maker: PairMaker | None = None
         if config.data.train is None:
             raise ConfigError("data.train is not set; give a folder of clean photos: data.train=DIR")
-        for patch in (config.data.patch, *(patch for _, patch, _ in config.data.progressive)):
+        for patch in (patch for _, patch, _ in config.data.stages):
             if patch % config.network.multiple:
                 raise ConfigError(
                     f"data.patch is {patch}; this network needs a multiple of {config.network.multiple}"
@@ -74,11 +74,11 @@ class Samples:
 
     def patch(self, step: int) -> int:
         """Return the side of the LQ patches of a step."""
-        return _stage(self.data, step)[1]
+        return self.data.stage_at(step)[1]
 
     def batch(self, step: int) -> int:
         """Return the samples per device of a step, before accumulation."""
-        return _stage(self.data, step)[2]
+        return self.data.stage_at(step)[2]
 
     def side(self, step: int) -> int:
         """Return the side of the GT crops of a step: the patch, and what its degradation needs around it."""
@@ -190,13 +190,13 @@ class Samples:
         return photos
 
     def _paired(self, pairs: list[Pair], config: TrainConfig) -> PairedCrops:
-        patches = [patch for _, patch, _ in _stages(config.data)]
+        patches = [patch for _, patch, _ in config.data.stages]
         require_pairs(pairs, self.scale, max(patches) * self.scale)
         side = patches[0] * self.scale
         return PairedCrops(pairs, self.scale, side, config.seed, _cache(config.data), config.data.augment)
 
     def _largest(self) -> int:
-        return max(self.side(first) for first, _, _ in _stages(self.data))
+        return max(self.side(first) for first, _, _ in self.data.stages)
 
 
 def _require_train(data: Data) -> Any:
@@ -206,15 +206,6 @@ def _require_train(data: Data) -> Any:
 
 def _cache(data: Data) -> int:
     return int(data.cache * 2**30)
-
-
-def _stages(data: Data) -> list[tuple[int, int, int]]:
-    """Return (first step, patch, batch) of each stage of a progressive schedule, the first from step 0."""
-    return [(0, data.patch, data.batch), *data.progressive]
-
-
-def _stage(data: Data, step: int) -> tuple[int, int, int]:
-    return [stage for stage in _stages(data) if step >= stage[0]][-1]
 
 
 def degrade_crops(

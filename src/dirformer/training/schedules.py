@@ -18,10 +18,7 @@ def rate_of_run(step: int, config: TrainConfig) -> float:
 
 def _batch_factor(step: int, config: TrainConfig) -> float:
     """Return what `optimiser.batch_rule` makes of the batch of a step against the first step's."""
-    batch = config.data.batch
-    for first, _, later in config.data.progressive:
-        batch = later if step >= first else batch
-    share = batch / config.data.batch
+    share = config.data.stage_at(step)[2] / config.data.batch
     return {"none": 1.0, "sqrt": math.sqrt(share), "linear": share}[config.optimiser.batch_rule]
 
 

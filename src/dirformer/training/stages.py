@@ -18,7 +18,7 @@ from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_ident
 from dirformer.networks.dirformer import Level
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
 from dirformer.networks.features import DilatedResNet50, ShiftTolerantAlexNet, VGG19Features
-from dirformer.training.config import TrainConfig
+from dirformer.training.config import Loss, TrainConfig
 from dirformer.training.losses import (
     PRIOR_LOSSES,
     feature_matching,
@@ -73,7 +73,7 @@ class PhotoLosses:
         self.features: dict[str, nn.Module] = {}
         for name, (file, build, hint) in _EXTRACTORS.items():
             if getattr(loss, name):
-                self.features[name] = _extractor(getattr(loss, file), build, f"loss.{name}", file, hint)
+                self.features[name] = _extractor(_weight_file(loss, file), build, f"loss.{name}", file, hint)
         self.frozen = list(self.features.values())
         self.adversary: Any = None
         if loss.adversarial:
@@ -235,13 +235,22 @@ _PERCEPTUAL: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "resnet": resnet_perceptual,
     "shift_tolerant": lambda features, restored, gt: features(restored, gt).mean(),
 }
-_INSTALLED = {"stlpips": ("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth")}
-"""Weight files that a package brings."""
+
+
+def missing_weights(loss: Loss) -> dict[str, str]:
+    """Return the perceptual losses whose weight file is neither given nor installed, with its field."""
+    fields = {name: field for name, (field, _, _) in _EXTRACTORS.items() if getattr(loss, name)}
+    return {name: field for name, field in fields.items() if _weight_file(loss, field) is None}
+
+
+def _weight_file(loss: Loss, field: str) -> Path | None:
+    path: Path | None = getattr(loss, field)
+    if path is None and field == "stlpips":
+        return installed_file(*ShiftTolerantAlexNet.INSTALLED)
+    return path
 
 
 def _extractor(path: Path | None, build: type[Extractor], name: str, field: str, hint: str) -> nn.Module:
-    if path is None and field in _INSTALLED:
-        path = installed_file(*_INSTALLED[field])
     if path is None:
         raise ConfigError(f"{name} needs {hint}; give loss.{field}=FILE")
     features = build()
