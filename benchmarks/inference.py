@@ -44,6 +44,8 @@ CASES = {
     "sr-x4 64×64": ("sr-x4", 64, 64, 5),
     "sr-x4 128×128": ("sr-x4", 128, 128, 3),
     "sr-x4-compact 128×128": ("sr-x4-compact", 128, 128, 7),
+    "deblurring-compact 256×256": ("deblurring-compact", 256, 256, 7),
+    "inpainting-compact 256×256": ("inpainting-compact", 256, 256, 7),
     "deblurring 1280×720": ("deblurring", 720, 1280, 1),
 }
 WAYS = (
