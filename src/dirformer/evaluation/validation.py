@@ -22,6 +22,7 @@ from dirformer.evaluation.metrics import psnr, rgb_to_y
 from dirformer.evaluation.protocols import as_float
 from dirformer.files import atomic_path
 from dirformer.networks.diffir import DiffIR, DiffIRS1
+from dirformer.networks.holes import inpainting_input
 from dirformer.photo import read_rgb
 from dirformer.training import loop
 from dirformer.training.config import TrainConfig
@@ -67,8 +68,9 @@ class Validation:
 
     def __init__(self, config: TrainConfig) -> None:
         assert config.data.val is not None
-        self.task, self.seed, self.data = config.network.task, config.seed, config.data
-        self.scale, self.step = config.network.scale, config.network.multiple * config.network.scale
+        self.network, self.seed, self.data = config.network, config.seed, config.data
+        self.task, self.scale = self.network.task, self.network.scale
+        self.step = self.network.multiple * self.scale
         self.score = {"deblurring": "psnr", "inpainting": "psnr_hole"}.get(self.task, "psnr_y")
         degrade = None
         if self.task != "inpainting" and config.data.val_lq is None:
@@ -91,7 +93,7 @@ class Validation:
             for kind in self.data.val_masks:
                 generator = seeded_generator(self.seed, "validation mask", kind, number)
                 mask = draw_mask(mask_settings(kind, 256), generator, (gt.shape[2], gt.shape[3]))[None]
-                yield Case(path.name, torch.cat([gt * (1 - mask), mask], dim=1), gt, mask, kind)
+                yield Case(path.name, inpainting_input(self.network, gt, mask), gt, mask, kind)
 
     @torch.inference_mode()
     def __call__(self, model: DiffIR, preview: Path | None = None) -> dict[str, float]:

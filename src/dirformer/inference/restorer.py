@@ -1,8 +1,8 @@
 """Photo → network → photo, in memory.
 
-The noise a restoration starts from depends on `seed` and on the pixels the network sees (with the hole
-zeroed and the mask, in inpainting), and on nothing else: the same photo gives the same bytes whatever its
-file name, its neighbours, the order or the batch.
+The noise a restoration starts from depends on `seed` and on the pixels the network sees (without what is
+in the holes, and the mask, in inpainting), and on nothing else: the same photo gives the same bytes
+whatever its file name, its neighbours, the order or the batch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dirformer.device import choose_device, seeded_generator
 from dirformer.errors import CheckpointError, ConfigError, PhotoError
 from dirformer.inference.plan import parse_bytes, process_memory
 from dirformer.inference.streaming import Engine
+from dirformer.networks.holes import inpainting_input
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORAGES = {"32bit": torch.float32, "16bit": torch.bfloat16}
@@ -149,7 +150,7 @@ class Restorer:
         if mask.shape[1:] != pixels.shape[1:]:
             sizes = [f"{t.shape[2]}×{t.shape[1]}" for t in (mask, pixels)]
             raise PhotoError(f"the mask is {sizes[0]} and the photo {sizes[1]}; expected the same size")
-        return torch.cat([pixels * (1 - mask), mask])
+        return inpainting_input(self.config, pixels[None], mask[None])[0]
 
 
 def training_patch(weights: Path, task: str) -> int:

@@ -18,6 +18,7 @@ Task = Literal["inpainting", "sr", "realsr", "deblurring"]
 Norm = Literal["with_bias", "bias_free"]
 Tail = Literal["conv", "shuffle", "direct", "nearest"]
 Skip = Literal["none", "nearest", "bicubic"]
+Fill = Literal["zero", "smooth"]
 
 LEVELS = 4
 
@@ -53,6 +54,9 @@ class ModelConfig:
     one pixel-shuffle. `nearest`: twice (nearest ×2, 3×3, LeakyReLU), 3×3 (ESRGAN's, the paper's wording)."""
     skip: Skip = "nearest"
     """What the output is added to: the input, enlarged this way (at scale 1 the input itself), or nothing."""
+
+    fill: Fill = "zero"
+    """Inpainting, what the input holds in its holes: black (released), or a smooth filling (`holes.py`)."""
 
     # Attention, paper against released
     qk_norm: bool = True
@@ -179,6 +183,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "norm": get_args(Norm),
     "tail": get_args(Tail),
     "skip": get_args(Skip),
+    "fill": get_args(Fill),
     "softmax_axis": ("key", "query"),
     "temperature": ("multiply", "divide"),
     "cpen_order": ("lq_gt", "gt_lq"),
@@ -280,5 +285,5 @@ PRESETS: dict[str, ModelConfig] = {
     "realsr-x4-compact": replace(_SR_X4_COMPACT, task="realsr"),
     "realsr-x1-compact": _COMPACT,
     "deblurring-compact": replace(_COMPACT, task="deblurring"),
-    "inpainting-compact": replace(_COMPACT, task="inpainting", skip="none"),
+    "inpainting-compact": replace(_COMPACT, task="inpainting", fill="smooth"),
 }

@@ -24,6 +24,7 @@ from dirformer.degradations.pairs import PairMaker, PairPool
 from dirformer.degradations.pipeline import degradation
 from dirformer.device import seeded_generator
 from dirformer.errors import ConfigError, DataError
+from dirformer.networks.holes import inpainting_input
 from dirformer.training.config import Data, TrainConfig
 
 
@@ -32,7 +33,7 @@ class Batch:
     """What a step is given."""
 
     lq: Float[Tensor, "b c h w"]
-    """What the network sees: RGB; in inpainting RGB with black holes, and the mask."""
+    """What the network sees: RGB; in inpainting RGB without what is in the holes, and the mask."""
     gt: Float[Tensor, "b 3 H W"]
     """What the restored photos are compared with."""
     generators: list[torch.Generator]
@@ -57,7 +58,8 @@ class Samples:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.data, self.seed, self.scale = config.data, config.seed, config.network.scale
+        self.data, self.seed, self.network = config.data, config.seed, config.network
+        self.scale = self.network.scale
         self.degrade: Degradation | None = None
         self.maker: PairMaker | None = None
         if config.data.train is None:
@@ -98,7 +100,7 @@ class Samples:
         gt, mask = raw["gt"].to(device).float() / 255, None
         if "mask" in raw:
             mask = raw["mask"].to(device).float()
-            lq = torch.cat([gt * (1 - mask), mask], dim=1)
+            lq = inpainting_input(self.network, gt, mask)
         elif self.degrade is None:
             lq = raw["lq"].to(device).float() / 255
         elif "given" in raw:
