@@ -173,5 +173,8 @@ MASKS: dict[tuple[str, int], MaskSettings] = {
         box_weight=1.0,
         largest=None,
     ),
+    # Not LaMa's: the scratches of old prints, and holes small enough to begin learning with.
+    ("scratches", 256): _test(256, Strokes((10, 50), width=4, length=60)),
+    ("scratches", 512): _test(512, Strokes((10, 80), width=8, length=120)),
 }
 """Name and photo side → settings; the paper's narrow masks are thin, its wide ones thick."""
