@@ -40,14 +40,14 @@ the same sources."""
 LICENCE_SECTION = """## Licence
 The weights are Apache-2.0. They hold no photo; the photos keep their own licences."""
 
-_TRAINED = (
-    "Recipes `{0}-stage1` and `{0}-stage2`, Adam with cosine decay, bf16 mixed precision, on CPU cores alone."
-)
+_TRAINED = "Recipes `{0}-stage1` and `{0}-stage2`, Adam with cosine decay, {1}, on CPU cores alone."
+_BF16 = "bf16 mixed precision"
 
 CARDS = {
     "sr-x4-compact": Text(
         summary="Super-resolution ×4 of clean photos (bicubic reductions).",
-        training=_TRAINED.format("sr-x4-compact") + " Batch 8, LQ patches 48×48.",
+        training=_TRAINED.format("sr-x4-compact", "bf16 mixed precision (the last leg in float32)")
+        + " Batch 8, LQ patches 48×48.",
         oracle="Stage 1 can be below stage 2, which goes on training the DIRformer for more steps than stage 1.",
         limits="""- Made for clean photos. Noise and JPEG blocks are enlarged with the rest, sharper.
 - Trained for hours on two cores, where published networks of its size train for days on GPUs: it removes jagged
@@ -58,8 +58,8 @@ CARDS = {
         summary="Real-world super-resolution ×4: small photos that are blurred, noisy and compressed (L1).",
         data="Degraded by the second-order process of Real-ESRGAN (`dirformer degrade --kind realsr`), each photo "
         "with draws of its own.",
-        training=_TRAINED.format("realsr-x4-compact")
-        + " Batch 8, LQ patches 48×48; both stages began with the tensors of `sr-x4-compact`.",
+        training=_TRAINED.format("realsr-x4-compact", _BF16)
+        + " Batch 8, LQ patches 48×48; stage 1 began with `sr-x4-compact-stage1`, and stage 2's DIRformer with stage 1's.",
         limits="""- Trained on simulated damage only; on photos that are damaged in another way it can do nothing useful.
 - L1 makes it cautious: noise and blocks go, and fine texture with them. Faces, text and foliage come out smooth.
 - On clean small photos `sr-x4-compact` is sharper.""",
@@ -68,7 +68,8 @@ CARDS = {
         summary="Cleans photos at their own size: noise, compression, slight blur (L1).",
         data="Degraded by the second-order process of Real-ESRGAN at scale 1 (`dirformer degrade --kind realsr "
         "--scale 1`), each photo with draws of its own.",
-        training=_TRAINED.format("realsr-x1-compact") + " Batch 8, patches 128×128.",
+        training=_TRAINED.format("realsr-x1-compact", _BF16)
+        + " Batch 8, patches 128×128; the DIRformer began with that of an early `deblurring-compact-stage1`.",
         limits="""- Trained on strong simulated damage: clean photos come out smoother than they were.
 - L1 makes it cautious: noise and blocks go, and fine texture with them.""",
     ),
@@ -78,7 +79,7 @@ CARDS = {
         "motion-noisy`), and 103 pairs of real blur from the GoPro and REDS sets (terms not stated where they were "
         "found; research material). REDS's blurred frames are 3 to 8 grey levels brighter than its sharp ones; a "
         "quarter of the samples or less comes from there, and scores are also given with the means matched.",
-        training=_TRAINED.format("deblurring-compact") + " Batch 8, patches 128×128.",
+        training=_TRAINED.format("deblurring-compact", _BF16) + " Batch 8, patches 128×128.",
         limits="""- Trained for an hour and a half on half a core: blur is reduced, not removed, and real blur of another kind than it was
   trained on (Levin's set) is not reduced at all.
 - The two GoPro scenes it was trained on may be from that set's test split: no GoPro benchmark score is claimed.
@@ -87,7 +88,7 @@ CARDS = {
     "inpainting-compact": Text(
         summary="Fills holes that a mask marks (white = hole): scratches, cables, text, small objects.",
         data="Holes are drawn by LaMa's settings: `training`, `thick` and `thin`, each as often.",
-        training=_TRAINED.format("inpainting-compact")
+        training=_TRAINED.format("inpainting-compact", _BF16)
         + " Batch 8, patches 128×128, L1 on holes (6) and the rest (1).",
         limits="""- Trained for under half an hour: on thin scratches OpenCV's Telea is still a decibel better, on large holes they are
   on a par. A longer training is needed before it is worth its name.

@@ -13,9 +13,11 @@ import yaml
 
 from dirformer.checkpoints import load, save
 from dirformer.errors import ConfigError
+from dirformer.evaluation.cost import count_parts, total
 from dirformer.evaluation.sweeps import Sweep, as_markdown, sweep_names
 from dirformer.evaluation.validation import Validation
 from dirformer.networks.config import PRESETS
+from dirformer.networks.diffir import DiffIRS2
 from dirformer.networks.prior import beta_schedule, solve_beta_end
 from dirformer.training.config import load_recipe
 from helpers import FABRIC_WARNINGS, TINY_SR, dirformer, picture, tiny
@@ -146,7 +148,7 @@ def test_the_command_trains_a_sweep(room: Path) -> None:
 
 def test_the_shipped_sweeps_are_the_papers() -> None:
     """Table 4's variants, Table 5's losses and Fig. 6's chains, each from one stage 1 with the same steps."""
-    assert sweep_names() == ["figure6", "table4", "table5"]
+    assert sweep_names() == ["design", "figure6", "table4", "table5", "worth"]
     sweeps = {name: Sweep(name, ["data.train=DIR", "data.val=DIR"]) for name in sweep_names()}
     variants = {n: c[0] for n, c in sweeps["table4"].configs.items()}
     assert variants["V1"].network.timesteps == 0 and variants["V2"].training == "separate"
@@ -156,7 +158,26 @@ def test_the_shipped_sweeps_are_the_papers() -> None:
     assert kinds == {"L1": "l1", "L2": "l2", "KL": "kl"}
     for sweep in sweeps.values():
         second = [c for cs in sweep.configs.values() for c in cs if c.stage == 2]
-        assert len({(c.steps, str(c.stage1), c.data) for c in second}) == 1
+        assert len({(c.steps, str(c.stage1), c.data) for c in second}) == min(1, len(second))
+
+
+def test_the_design_sweep_compares_networks_of_one_cost() -> None:
+    """Every row costs 0.89 to 1.07 G Mult-Adds at 64×64 and makes as many steps."""
+    for configs in Sweep("design", ["data.train=DIR", "data.val=DIR"]).configs.values():
+        network = configs[0].network
+        cost = total(count_parts(DiffIRS2(network), 64, 64), network.timesteps).mult_adds
+        assert 0.89e9 < cost < 1.07e9 and configs[0].steps == 700
+
+
+def test_a_sweep_can_be_of_another_task() -> None:
+    """`worth` compares any compact model with and without its IPR: recipes are given beside it."""
+    given = ["recipe=inpainting-compact-stage2", "oracle.recipe=inpainting-compact-stage1"]
+    sweep = Sweep("worth", [*given, "data.train=DIR", "data.val=DIR"])
+    configs = {name: rows[0] for name, rows in sweep.configs.items()}
+    assert {c.network.task for c in configs.values()} == {"inpainting"}
+    assert [c.stage for c in configs.values()] == [2, 2, 2, 1]
+    assert len({c.steps for c in configs.values()}) == 1
+    assert configs["constant"].network.condition == "constant"
 
 
 def test_chains_of_other_lengths_keep_the_signal() -> None:

@@ -266,7 +266,9 @@ def _with(row: Row, key: str, value: Any) -> Row:
         return replace(row, seeds=tuple(value))
     if key == "weights":
         return replace(row, weights=str(value))
-    if key in ("name", "recipe", "seed"):
+    if key == "recipe":
+        return replace(row, recipe=str(value))
+    if key in ("name", "seed"):
         raise ConfigError(f"row {row.name}: {key} cannot be changed here; seeds is a field of the row")
     return replace(row, fields=(*((k, v) for k, v in row.fields if k != key), (key, value)))
 
