@@ -368,7 +368,7 @@ def degrade(
 
 def masks(
     out: Out,
-    kind: Annotated[str, typer.Option(help="thin, medium, thick or training.")],
+    kind: Annotated[str, typer.Option(help="thin, medium, thick, training or scratches.")],
     size: Annotated[int, typer.Option(help="Side of the photos: 256 or 512.")] = 512,
     count: Annotated[int, typer.Option("-n", "--count", help="How many masks.")] = 100,
     photos: Annotated[
