@@ -8,7 +8,7 @@ DATA ?= ../shared/datasets
 TASK ?= sr-x4
 MINUTES ?= 30
 
-.PHONY: setup demo check test test-all bench docs pictures train-compact scores
+.PHONY: setup demo check test test-all bench docs pictures train-compact scores worth
 
 setup: $(READY)
 
@@ -52,3 +52,7 @@ train-compact: setup
 scores: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,perceptual]"
 	$(BIN)/python docs/models/cards.py $(DATA)
+
+# What the IPR is worth in each shipped model: four short trainings each.
+worth: setup
+	$(BIN)/python docs/models/worth.py $(DATA)

@@ -19,6 +19,7 @@ from dirformer.checkpoints import load, read_header
 from dirformer.evaluation.cost import cost
 from dirformer.evaluation.protocols import LOWER_IS_BETTER, protocol
 from dirformer.evaluation.run import evaluate, interval95
+from dirformer.evaluation.sweeps import as_markdown
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parents[1] / "src" / "dirformer" / "weights"
@@ -126,12 +127,26 @@ def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -
             f"Oracle (stage 1, which sees the clean photo) minus stage 2, validation set: {gap['mean']:+.2f} dB "
             f"[{gap['interval95'][0]:+.2f}, {gap['interval95'][1]:+.2f}]. {text.oracle}"
         ),
+        worth(name),
         "## Limits\n" + text.limits,
         f"![where it gains most](../../../docs/pictures/{name}-most.jpg)",
         f"![where it gains least](../../../docs/pictures/{name}-least.jpg)",
         "Input, restored, clean: the squares of three photos that gain most and least (`make pictures`).",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def worth(name: str) -> str:
+    """Return what the IPR is worth in a model, as worth.py found."""
+    path = HERE / "worth" / f"{name}.json"
+    if not path.is_file():
+        return ""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        "## What the IPR is worth\nThe estimate by diffusion; by CPEN alone, without diffusion; one learned vector for all "
+        f"photos; and stage 1, which sees the clean photo. Each trained for {result['steps']} steps from one stage 1, "
+        f"with the same samples. `python docs/models/worth.py DATA {name}`.\n\n" + as_markdown(result).strip()
+    )
 
 
 def legs_score(name: str, legs: list[dict[str, Any]]) -> str:
