@@ -116,8 +116,7 @@ def _drain(records: Iterator[Any]) -> None:
 def manifest(data: Path) -> dict[str, Any]:
     """Describe every validation case: photo, kind of mask, size and digest of the 8-bit GT, mean of the LQ.
 
-    The LQ has no digest: transforms of its degradation differ in the last bits with the number of threads. In
-    inpainting it is the photo with black holes, and the mask, whatever a network is shown in its holes.
+    The LQ has no digest: transforms of its degradation differ in the last bits with the number of threads.
     """
     sets = {}
     for name in MODELS:
@@ -131,7 +130,7 @@ def manifest(data: Path) -> dict[str, Any]:
                     "gt": list(case.gt.shape[2:]),
                     **({"mask": case.kind} if case.kind else {}),
                     "sha256": _digest(case.gt),
-                    "lq_mean": round(float(_damaged(case).double().mean()), 4),
+                    "lq_mean": round(_mean(case), 4),
                 }
                 for case in cases.cases
             ],
@@ -139,8 +138,9 @@ def manifest(data: Path) -> dict[str, Any]:
     return sets
 
 
-def _damaged(case: Case) -> Tensor:
-    return case.lq if case.mask is None else torch.cat([case.lq[:, :3] * (1 - case.mask), case.mask], dim=1)
+def _mean(case: Case) -> float:
+    seen = case.lq if case.mask is None else torch.cat([case.lq, case.mask], dim=1)
+    return float(seen.double().mean())
 
 
 def _digest(photo: Tensor) -> str:

@@ -49,7 +49,7 @@ def train(config: TrainConfig, report: loop.Report = print, minutes: float | Non
 
 @dataclass(frozen=True)
 class Case:
-    """One validation photo, as the network and the score see it."""
+    """One validation photo: LQ (in inpainting with black holes), GT, and the mask of the holes."""
 
     name: str
     lq: Float[Tensor, "1 c h w"]
@@ -68,9 +68,8 @@ class Validation:
 
     def __init__(self, config: TrainConfig) -> None:
         assert config.data.val is not None
-        self.network, self.seed, self.data = config.network, config.seed, config.data
-        self.task, self.scale = self.network.task, self.network.scale
-        self.step = self.network.multiple * self.scale
+        self.task, self.seed, self.data = config.network.task, config.seed, config.data
+        self.scale, self.step = config.network.scale, config.network.multiple * config.network.scale
         self.score = {"deblurring": "psnr", "inpainting": "psnr_hole"}.get(self.task, "psnr_y")
         degrade = None
         if self.task != "inpainting" and config.data.val_lq is None:
@@ -93,7 +92,7 @@ class Validation:
             for kind in self.data.val_masks:
                 generator = seeded_generator(self.seed, "validation mask", kind, number)
                 mask = draw_mask(mask_settings(kind, 256), generator, (gt.shape[2], gt.shape[3]))[None]
-                yield Case(path.name, inpainting_input(self.network, gt, mask), gt, mask, kind)
+                yield Case(path.name, gt * (1 - mask), gt, mask, kind)
 
     @torch.inference_mode()
     def __call__(self, model: DiffIR, preview: Path | None = None) -> dict[str, float]:
@@ -106,7 +105,7 @@ class Validation:
             restored = self.restore(model, number)
             scores.append(self.score_of(restored, number))
             if preview is not None and number < PREVIEWS:
-                rows.append((case.lq[0, :3], restored, case.gt[0]))
+                rows.append((case.lq[0], restored, case.gt[0]))
         if preview is not None:
             write_grid(preview, rows)
         means = {self.score: fmean(scores)}
@@ -124,11 +123,15 @@ class Validation:
     def restore(self, model: DiffIR, number: int) -> Float[Tensor, "3 H W"]:
         """Restore a case; stage 1 sees its GT."""
         device, case = next(model.parameters()).device, self.cases[number]
+        lq = case.lq
+        if case.mask is not None:
+            # As this network wants to see holes, which need not be what the recipe's own wants.
+            lq = inpainting_input(model.config, lq, case.mask)
         if isinstance(model, DiffIRS1):
-            return model(case.lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
+            return model(lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
         generator = seeded_generator(self.seed, "validation noise", number)
         noise = torch.randn(model.noise_shape, generator=generator)[:, None]
-        return model(case.lq.to(device), noise.to(device))[0].cpu().clamp(0, 1)
+        return model(lq.to(device), noise.to(device))[0].cpu().clamp(0, 1)
 
     def score_of(self, restored: Float[Tensor, "3 H W"], number: int) -> float:
         """Score what was made of a case."""
