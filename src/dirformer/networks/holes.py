@@ -22,26 +22,25 @@ def inpainting_input(
     config: ModelConfig, photo: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"]
 ) -> Float[Tensor, "b 4 h w"]:
     """Return what the network sees of photos in [0, 1] with holes (mask 1): nothing of what is in them."""
-    filled = fill_smoothly(photo, mask) if config.fill == "smooth" else photo * (1 - mask)
-    return torch.cat([filled, mask], dim=1)
+    # Written in place, and below one channel at a time: copies of photos of many megapixels count.
+    seen = photo.new_empty(len(photo), 4, *photo.shape[2:])
+    for channel in range(3):
+        one = photo[:, channel, None]
+        seen[:, channel, None] = fill_smoothly(one, mask) if config.fill == "smooth" else one * (1 - mask)
+    seen[:, 3:] = mask
+    return seen
 
 
 def fill_smoothly(
-    photo: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, "b 3 h w"]:
+    photo: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b c h w"]:
     """Fill holes (mask 1) as a stretched skin would: each pixel about the mean of its four neighbours.
 
     Laplace's equation with the known pixels as its boundary, by cascadic multigrid: known pixels are averaged
     to half the size until no hole is left, then each level starts from the coarser one and is relaxed
     `SWEEPS` times. Known pixels are returned as they are; a photo that is all hole comes back black.
     """
-    # One channel at a time: a third of the memory, which counts for photos of many megapixels.
-    return torch.cat([_fill_channel(channel, 1 - mask) for channel in photo.split(1, dim=1)], dim=1)
-
-
-def _fill_channel(
-    photo: Float[Tensor, "b 1 h w"], known: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, "b 1 h w"]:
+    known = 1 - mask
     colour, levels = photo * known, []
     while min(colour.shape[2:]) > 1 and bool((known < 1).any()):
         levels.append((colour, known))
@@ -56,6 +55,8 @@ def _fill_channel(
         colour = torch.lerp(wide, fixed, known)
         for _ in range(SWEEPS):
             p = F.pad(colour, (1, 1, 1, 1), mode="replicate")
-            mean = (p[:, :, :-2, 1:-1] + p[:, :, 2:, 1:-1] + p[:, :, 1:-1, :-2] + p[:, :, 1:-1, 2:]) / 4
-            colour = torch.lerp(mean, fixed, known)
+            mean = p[:, :, :-2, 1:-1] + p[:, :, 2:, 1:-1]
+            mean += p[:, :, 1:-1, :-2]
+            mean += p[:, :, 1:-1, 2:]
+            colour = mean.div_(4).lerp_(fixed, known)
     return colour
