@@ -91,7 +91,7 @@ def tests(name: str, data: Path) -> Iterator[TestSet]:
                 folder / "gt",
                 folder / "gt",
                 "inpainting",
-                ("telea",),
+                ("telea", "smooth"),
                 ("stlpips",),
                 folder / "masks",
             )

@@ -191,7 +191,7 @@ def evaluate(
     contenders: Annotated[
         list[str],
         typer.Argument(
-            help="Models: names, weight files, bicubic, lanczos, input, telea, spandrel:FILE.",
+            help="Models: names, weight files, bicubic, lanczos, input, telea, smooth, spandrel:FILE.",
             metavar="MODEL...",
         ),
     ],

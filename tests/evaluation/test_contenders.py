@@ -51,15 +51,16 @@ def test_lanczos_is_pillows() -> None:
     assert np.array_equal(np.asarray(expected), found.permute(1, 2, 0).numpy())
 
 
-def test_telea_fills_holes_from_their_rim() -> None:
+@pytest.mark.parametrize("name", ["telea", "smooth"])
+def test_holes_are_filled_from_their_rim(name: str) -> None:
     """In a flat photo the hole takes the colour around it; the rest of the photo stays."""
     lq = torch.full((3, 24, 20), 100 / 255)
     mask = torch.zeros(1, 24, 20)
     mask[:, 8:14, 6:12] = 1
-    found = contender("telea").restore(lq * (1 - mask), mask, 1, 0)
+    found = contender(name).restore(lq * (1 - mask), mask, 1, 0)
     torch.testing.assert_close(found, lq, atol=3 / 255, rtol=0)  # OpenCV truncates
-    with pytest.raises(ConfigError, match="telea fills holes"):
-        contender("telea").restore(lq, None, 1, 0)
+    with pytest.raises(ConfigError, match=f"{name} fills holes"):
+        contender(name).restore(lq, None, 1, 0)
 
 
 def test_input_repeats_pixels() -> None:

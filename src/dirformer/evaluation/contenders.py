@@ -19,7 +19,9 @@ from dirformer.catalog import CATALOG
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.device import choose_device
 from dirformer.errors import CheckpointError, ConfigError, MissingExtraError
+from dirformer.networks.holes import fill_smoothly
 
+FILLS = "{} fills holes; it goes with --protocol inpainting and --masks"
 SPANDREL = "spandrel:"
 """Prefix of weight files that the spandrel library loads."""
 Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
@@ -44,8 +46,8 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
     """Return what `model` names.
 
     Args:
-        model: `bicubic`, `lanczos`, `input`, `telea`, a shipped model's name, a weight file (ours or the
-            authors'), or `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …).
+        model: `bicubic`, `lanczos`, `input`, `telea`, `smooth`, a shipped model's name, a weight file (ours
+            or the authors'), or `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …).
         device: for networks.
         precision: for networks.
 
@@ -133,7 +135,7 @@ def telea(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
     """
     del scale, seed
     if mask is None:
-        raise ConfigError("telea fills holes; it goes with --protocol inpainting and --masks")
+        raise ConfigError(FILLS.format("telea"))
     try:
         import cv2
     except ModuleNotFoundError:
@@ -145,4 +147,22 @@ def telea(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
     return torch.from_numpy(filled).permute(2, 0, 1).float() / 255
 
 
-BASELINES: dict[str, Restore] = {"bicubic": bicubic, "lanczos": lanczos, "input": unchanged, "telea": telea}
+def smooth(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Fill holes smoothly (`networks.holes.fill_smoothly`): what the compact network begins with.
+
+    Raises:
+        ConfigError: without a mask.
+    """
+    del scale, seed
+    if mask is None:
+        raise ConfigError(FILLS.format("smooth"))
+    return fill_smoothly(lq[None], mask[None])[0]
+
+
+BASELINES: dict[str, Restore] = {
+    "bicubic": bicubic,
+    "lanczos": lanczos,
+    "input": unchanged,
+    "telea": telea,
+    "smooth": smooth,
+}
