@@ -84,7 +84,8 @@ CARDS = {
         + " Batch 8, patches 64×64, at the end 128×128. Small patches because many steps are needed before anything "
         "is learned: at 128×128 it stood still for 2,600 steps. Stage 1 saw short ways (`motion-short`) on the fly "
         "beside the blurs made beforehand, stage 2 from step 2,000 on as many new blurs of all lengths as old ones.",
-        limits="""- Trained for two and a half hours on one core: blur is reduced, not removed.
+        limits="""- Trained for three hours on one core: blur is reduced, not removed, and large blurs hardly.
+- Where blur differs from place to place, as in video frames, `--context window` helps (docs/streaming.md).
 - The two GoPro scenes it was trained on may be from that set's test split: no GoPro benchmark score is claimed.
 - Out-of-focus blur was not trained on.""",
     ),
