@@ -1,7 +1,7 @@
 """Score every shipped model on its test sets and write the cards: python docs/models/cards.py DATA [NAME...]
 
 Writes docs/models/scores.json (per model and set: means, 95 % intervals, paired differences to the first
-baseline), docs/models/README.md (one table of all) and a card per model beside its weights.
+baseline), docs/models/README.md (all tables), the table of the project's README and a card per model beside its weights.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ HERE = Path(__file__).parent
 WEIGHTS = HERE.parents[1] / "src" / "dirformer" / "weights"
 DIGITS = {"ssim_y": 4, "ssim": 4, "ssim_volume": 4, "ssim_zero": 4, "flip": 4, "stlpips": 4}
 HIDDEN = {"seconds", "peak_mib"}
+HEADLINES = {
+    "sr": ("psnr_y", "PSNR-Y"),
+    "realsr": ("psnr_y", "PSNR-Y"),
+    "deblurring": ("psnr", "PSNR"),
+    "inpainting": ("psnr", "PSNR"),
+    "psnr_shifted": ("psnr_shifted", "PSNR, best shift"),
+}
+"""Protocol (or a metric that stands for it) → the score that the README shows, and what it is called there."""
+README_HEAD = "| set | score | without | with |\n|---|---|---|---|\n"
 
 
 def score(name: str, data: Path) -> list[dict[str, Any]]:
@@ -165,6 +174,30 @@ def main(data: str, *names: str) -> None:
     for name, entries in scores.items():
         (WEIGHTS / f"{name}.md").write_text(card(name, entries, legs), encoding="utf-8")
     (HERE / "README.md").write_text(overview(scores), encoding="utf-8")
+    readme = HERE.parents[1] / "README.md"
+    head, _, tail = readme.read_text(encoding="utf-8").partition(README_HEAD)
+    tail = tail[tail.index("\n\n") :]
+    readme.write_text(head + README_HEAD + "\n".join(headlines(scores)) + tail, encoding="utf-8")
+
+
+def headlines(scores: dict[str, Any]) -> list[str]:
+    """Return the rows of the README's table: the first baseline and the model, the better one in bold."""
+    lines = []
+    for name, entries in scores.items():
+        for entry in entries:
+            rows = entry["rows"]
+            first = next(iter(rows))
+            metric, label = HEADLINES["psnr_shifted" if "psnr_shifted" in rows[name] else entry["protocol"]]
+            best = max(rows[rival][metric]["mean"] for rival in (first, name))
+            cells = []
+            for rival, shown in ((first, first), (name, f"`{name}`")):
+                values = rows[rival][metric]
+                low, high = values["interval95"]
+                mean = f"{values['mean']:.2f}"
+                mean = f"**{mean}**" if values["mean"] == best else mean
+                cells.append(f"{shown} {mean} [{low:.2f}, {high:.2f}]")
+            lines.append(f"| {entry['set']} | {label} | {' | '.join(cells)} |")
+    return lines
 
 
 def overview(scores: dict[str, Any]) -> str:
