@@ -191,11 +191,9 @@ def headlines(scores: dict[str, Any]) -> list[str]:
             best = max(rows[rival][metric]["mean"] for rival in (first, name))
             cells = []
             for rival, shown in ((first, first), (name, f"`{name}`")):
-                values = rows[rival][metric]
-                low, high = values["interval95"]
-                mean = f"{values['mean']:.2f}"
-                mean = f"**{mean}**" if values["mean"] == best else mean
-                cells.append(f"{shown} {mean} [{low:.2f}, {high:.2f}]")
+                mean, interval = _cell(metric, rows[rival][metric], gain=False).split(" ", 1)
+                mean = f"**{mean}**" if rows[rival][metric]["mean"] == best else mean
+                cells.append(f"{shown} {mean} {interval}")
             lines.append(f"| {entry['set']} | {label} | {' | '.join(cells)} |")
     return lines
 

@@ -1,8 +1,8 @@
 """What an inpainting network is shown: the photo with its holes filled somehow, and the mask.
 
 The released networks see black holes (`fill: zero`) and build the whole photo anew. A smooth filling
-(`fill: smooth`) is by itself nearer to the truth than what stands in the holes' neighbourhood at random;
-the network then adds what is missing to it (`skip: nearest`).
+(`fill: smooth`) is near the truth where photos are smooth; the network then only has to add what is missing
+(`skip: nearest`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dirformer.networks.config import ModelConfig
 
 SWEEPS = 8
-"""Relaxations of a level; with 40 holes come out 0.03 dB better."""
+"""Relaxations of a level; 40 of them fill 0.03 dB better in three times the time."""
 
 
 def inpainting_input(
