@@ -31,7 +31,7 @@ def test_blur_is_the_mean_of_moved_photos_in_linear_light() -> None:
     shifts = torch.tensor([[-1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, -2.0, 0.0]])
     light = photo**2.2
     bordered = torch.nn.functional.pad(light[None], [4] * 4, mode="reflect")[0]
-    ours = _mean(_warp(bordered, shift, (0.5, 0.5), 4) for shift in shifts)
+    ours = _mean(_warp(bordered, part, (0.5, 0.5), 4) for part in shifts.split(2))
     # A pixel of the moved photo shows what lies `shift` further on.
     rolled = [torch.roll(light, (-int(down), -int(right)), (1, 2)) for down, right, _ in shifts]
     torch.testing.assert_close(ours[:, 4:-4, 4:-4], sum(rolled)[:, 4:-4, 4:-4] / 3, atol=1e-4, rtol=0)
@@ -68,6 +68,17 @@ def test_paths_stay_within_the_margin() -> None:
     for i in range(300):
         (exposure,) = motion.draw([seeded_generator(i)], (256, 256))
         assert exposure.camera.steps()[:, :2].abs().max() <= motion.margin
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_inside_the_margin_is_the_same_as_of_the_whole(seed: int) -> None:
+    """Leaving the margin out changes no pixel of the rest, with and without a moving object."""
+    photo = torch.rand(1, 3, 96, 104, generator=torch.Generator().manual_seed(0))
+    motion = Motion(objects=float(seed % 2))
+    draws = motion.draw([seeded_generator(seed)], (96, 104))
+    whole = motion.apply(photo, draws)[:, :, 32:-32, 32:-32]
+    torch.testing.assert_close(motion.apply_inside(photo, draws), whole, atol=1.01 / 255, rtol=0)
+    assert (motion.apply_inside(photo, draws) - whole).abs().mean() < 1e-5
 
 
 def test_averaged_frames_are_a_long_exposure() -> None:

@@ -191,3 +191,12 @@ def test_devices_that_are_not_there_are_said(room: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="a launcher started 2 processes, the recipe has devices=1 nodes=1"):
         devices.open_fabric(recipe(room, "many", {"stage": 1}))
+
+
+def test_auto_precision_is_bfloat16_where_that_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU it follows AVX-512; a named precision is taken as it is."""
+    cpu = torch.device("cpu")
+    for capability, expected in (("AVX2", "32-true"), ("AVX512", "bf16-mixed"), ("SVE256", "32-true")):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        assert devices.precision_on(cpu, "auto") == expected
+        assert devices.precision_on(cpu, "16-mixed") == "16-mixed"

@@ -300,11 +300,12 @@ def test_perceptual_loss_asks_for_its_weights(photos: Path) -> None:
         stage2(photos, loss={"perceptual": 1.0})
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_stopping_and_going_on_changes_nothing(photos: Path, stage: int) -> None:
+@pytest.mark.parametrize(("stage", "kind"), [(1, "adam"), (2, "adam"), (2, "muon")])
+def test_stopping_and_going_on_changes_nothing(photos: Path, stage: int, kind: str) -> None:
     """Four steps, a new process's worth of forgetting, two more: bit-equal to six in one go."""
     save(photos.parent / "s1.safetensors", tiny(stage=1))
-    extra = {"stage1": str(photos.parent / "s1.safetensors")} if stage == 2 else {}
+    extra: dict[str, Any] = {"stage1": str(photos.parent / "s1.safetensors")} if stage == 2 else {}
+    extra["optimiser"] = {"kind": kind}
     whole = train(recipe(photos, stage, name="whole", **extra), quiet)
 
     def stop(line: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One generator for the batch, or one for each photo: then a photo's result does not depend on the rest."""
@@ -37,10 +38,20 @@ class Degradation(ABC):
     def apply(self, gt: Float[Tensor, "b 3 H W"], draws: Sequence[Any]) -> Float[Tensor, "b 3 h w"]:
         """Degrade photos with what was drawn for them."""
 
+    def apply_inside(self, gt: Float[Tensor, "b 3 H W"], draws: Sequence[Any]) -> Float[Tensor, "b 3 h w"]:
+        """Degrade photos and cut the margin off; a degradation that need not compute it says so itself."""
+        return F.pad(self.apply(gt, draws), [-self.margin] * 4)
+
     def __call__(self, gt: Float[Tensor, "b 3 H W"], generator: Generators) -> Float[Tensor, "b 3 h w"]:
         """Degrade `gt`; all that is random comes from `generator`."""
-        size = gt.shape[-2], gt.shape[-1]
-        return self.apply(gt, self.draw(per_photo(generator, len(gt)), size))
+        return self.apply(gt, self._drawn(gt, generator))
+
+    def inside(self, gt: Float[Tensor, "b 3 H W"], generator: Generators) -> Float[Tensor, "b 3 h w"]:
+        """Degrade `gt` and cut the margin off."""
+        return self.apply_inside(gt, self._drawn(gt, generator))
+
+    def _drawn(self, gt: Tensor, generator: Generators) -> Sequence[Any]:
+        return self.draw(per_photo(generator, len(gt)), (gt.shape[-2], gt.shape[-1]))
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:

@@ -1,7 +1,8 @@
 """Motion blur: the camera shakes, or something in the picture moves, while the shutter is open.
 
 Light adds up before the camera's response curve, so frames are averaged in linear light. The curve is a
-gamma of 2.2, as the GoPro set assumes (Nah et al., CVPR 2017, section 3).
+gamma of 2.2, as the GoPro set assumes (Nah et al., CVPR 2017, section 3). Part of that set was averaged as
+stored, without a curve (its blurred photos are as bright as the sharp ones): `plain` draws such photos, too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dirformer.degradations.noise import Noise, add_noise
 from dirformer.errors import DataError
 
 GAMMA = 2.2
+_TOGETHER = 2**16
+"""Pixels that are warped at a time; more would leave the cache."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Exposure:
     blob: Blob | None
     noise: Noise | None = None
     """Of the sensor, behind the exposure."""
+    plain: bool = False
+    """Frames are averaged as stored, not in linear light."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,17 @@ class Motion(Degradation):
     gamma: float = GAMMA
     sigma: tuple[float, float] | None = None
     """Range of the sensor noise, in grey levels of 255; None adds none."""
+    plain: float = 0.0
+    """Probability of frames averaged as stored."""
 
     def draw(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> list[Exposure]:
         """Draw each photo's motion."""
         del size
         exposures = [self._motion(generator) for generator in generators]
+        if self.plain:
+            exposures = [
+                replace(e, plain=uniform(g) < self.plain) for e, g in zip(exposures, generators, strict=True)
+            ]
         if self.sigma is None:
             return exposures
         noises = [Noise("gaussian", uniform(g, *self.sigma), grey=False, seed=seed(g)) for g in generators]
@@ -142,35 +153,50 @@ class Motion(Degradation):
 
     def apply(self, gt: Float[Tensor, "b 3 H W"], draws: Sequence[Exposure]) -> Float[Tensor, "b 3 h w"]:
         """Expose each photo; the result lies on the 8-bit grid of [0, 1]."""
+        return self._apply(gt, draws, cut=0)
+
+    def apply_inside(
+        self, gt: Float[Tensor, "b 3 H W"], draws: Sequence[Exposure]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Expose what lies within the margin: a quarter of a training crop's pixels."""
+        return self._apply(gt, draws, cut=self.margin)
+
+    def _apply(self, gt: Tensor, draws: Sequence[Exposure], cut: int) -> Tensor:
         photos = []
         for photo, exposure in zip(gt, draws, strict=True):
-            blurred = expose(photo, exposure, self.gamma)
+            blurred = expose(photo, exposure, 1.0 if exposure.plain else self.gamma, cut)
             if exposure.noise is not None:
                 blurred = add_noise(blurred[None], [exposure.noise])[0]
             photos.append(blurred)
         return (torch.stack(photos) * 255).round() / 255
 
 
-def expose(photo: Float[Tensor, "3 h w"], exposure: Exposure, gamma: float = GAMMA) -> Float[Tensor, "3 h w"]:
-    """Average the frames that the exposure sees, in linear light."""
+def expose(
+    photo: Float[Tensor, "3 H W"], exposure: Exposure, gamma: float = GAMMA, cut: int = 0
+) -> Float[Tensor, "3 h w"]:
+    """Average the frames that the exposure sees, in linear light; `cut` pixels at each side are left out."""
     light = photo.clamp(0, 1) ** gamma
     camera, shake = exposure.camera, exposure.camera.steps()
     background, border = _bordered(light, camera)
+    together = max(1, _TOGETHER // light[0].numel())
     if exposure.blob is None:
-        frames = (_warp(background, step, camera.centre, border) for step in shake)
+        frames = (
+            _warp(background, part, camera.centre, border, cut) for part in torch.split(shake, together)
+        )
         return _mean(frames).clamp(0, 1) ** (1 / gamma)
     blob = exposure.blob
     mask = blob.mask(*photo.shape[1:]).to(photo)
     cut_out, blob_border = _bordered(torch.cat([light, mask]), blob.path)
     # Both paths take the same time: the coarser one is looked at in between its steps.
-    count = max(len(shake), len(blob.path.steps()))
-    steps = [_resampled(path, count) for path in (shake, blob.path.steps())]
+    own = blob.path.steps()
+    count = max(len(shake), len(own))
+    parts = zip(*(torch.split(_resampled(path, count), together) for path in (shake, own)), strict=True)
     frames = (
         _over(
-            _warp(cut_out, own, blob.path.centre, blob_border),
-            _warp(background, step, camera.centre, border),
+            _warp(cut_out, own, blob.path.centre, blob_border, cut),
+            _warp(background, shake, camera.centre, border, cut),
         )
-        for step, own in zip(*steps, strict=True)
+        for shake, own in parts
     )
     return _mean(frames).clamp(0, 1) ** (1 / gamma)
 
@@ -191,28 +217,36 @@ def average_frames(frames: Iterable[Float[Tensor, "3 h w"]], gamma: float = GAMM
     return (total / count) ** (1 / gamma)
 
 
-def _warp(x: Tensor, step: Tensor, centre: tuple[float, float], border: int) -> Tensor:
-    """Shift and turn a photo by one step of a path.
+def _warp(
+    x: Float[Tensor, "c h w"],
+    steps: Float[Tensor, "n 3"],
+    centre: tuple[float, float],
+    border: int,
+    cut: int = 0,
+) -> Float[Tensor, "n c H W"]:
+    """Shift and turn a photo by steps of a path.
 
-    `x` is the photo `c h w` with `border` mirrored pixels around it: it is cheaper to mirror once than at
-    each step. Returned without the border.
+    `x` is the photo with `border` mirrored pixels around it: it is cheaper to mirror once than at
+    each step. Returned without the border and, at each side, `cut` pixels of the photo.
     """
     height, width = (side - 2 * border for side in x.shape[1:])
-    down, right, angle = step.tolist()
-    cos, sin = math.cos(angle), math.sin(angle)
+    down, right, angle = (v.to(x)[:, None, None] for v in steps.unbind(1))
+    cos, sin = angle.cos(), angle.sin()
     pivot_y, pivot_x = (2 * c - 1 for c in centre)
     # The grid runs from −1 to 1 on both axes, so a turn mixes them by the ratio of the sides.
     ratio = height / width
-    across = (torch.arange(width, dtype=x.dtype, device=x.device) * 2 + 1) / width - 1 - pivot_x
-    along = ((torch.arange(height, dtype=x.dtype, device=x.device) * 2 + 1) / height - 1 - pivot_y)[:, None]
+    columns, rows = (torch.arange(cut, s - cut, dtype=x.dtype, device=x.device) for s in (width, height))
+    across = (columns * 2 + 1) / width - 1 - pivot_x
+    along = ((rows * 2 + 1) / height - 1 - pivot_y)[:, None]
     grid = torch.stack(
         [
             (cos * across - sin * ratio * along + pivot_x + 2 * right / width) * (width / x.shape[2]),
             (sin / ratio * across + cos * along + pivot_y + 2 * down / height) * (height / x.shape[1]),
         ],
-        dim=2,
+        dim=3,
     )
-    return F.grid_sample(x[None], grid[None], mode="bicubic", padding_mode="zeros", align_corners=False)[0]
+    photos = x.expand(len(steps), *x.shape)
+    return F.grid_sample(photos, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
 
 
 def _bordered(x: Tensor, *paths: Path) -> tuple[Tensor, int]:
@@ -229,7 +263,7 @@ def _bordered(x: Tensor, *paths: Path) -> tuple[Tensor, int]:
 
 
 def _over(cut_out: Tensor, background: Tensor) -> Tensor:
-    colour, mask = cut_out[:3], cut_out[3:].clamp(0, 1)
+    colour, mask = cut_out[:, :3], cut_out[:, 3:].clamp(0, 1)
     return torch.lerp(background, colour, mask)
 
 
@@ -237,8 +271,8 @@ def _resampled(path: Tensor, count: int) -> Tensor:
     return F.interpolate(path.T[None], count, mode="linear", align_corners=True)[0].T
 
 
-def _mean(frames: Iterable[Tensor]) -> Tensor:
+def _mean(parts: Iterable[Float[Tensor, "n c h w"]]) -> Float[Tensor, "c h w"]:
     total, count = torch.zeros(()), 0
-    for frame in frames:
-        total, count = total.to(frame) + frame, count + 1
+    for frames in parts:
+        total, count = total.to(frames) + frames.sum(0), count + len(frames)
     return total / count

@@ -104,6 +104,7 @@ DEGRADATIONS: dict[str, tuple[Callable[[int], Degradation], tuple[int, ...]]] = 
     "realsr-released": (lambda s: SecondOrder(s, draws="batch", released_jpeg=True), (4, 2, 1)),
     "motion": (Motion, (1,)),
     "motion-noisy": (lambda s: Motion(s, sigma=(0.0, 2.5)), (1,)),
+    "motion-mixed": (lambda s: Motion(s, sigma=(0.0, 2.5), plain=0.3), (1,)),
     "motion-short": (lambda s: Motion(s, length=(2.0, 10.0), turn=(0.0, 0.004), sigma=(0.0, 2.5)), (1,)),
     "noise": (GaussianNoise, (1,)),
     "jpeg": (Jpeg, (1,)),

@@ -23,7 +23,7 @@ from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS1, DiffIRS2
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
 from dirformer.training.config import TrainConfig
-from dirformer.training.devices import open_fabric
+from dirformer.training.devices import open_fabric, precision_on
 from dirformer.training.loop import Report, Trial, try_out
 from dirformer.training.samples import Samples
 from dirformer.training.stages import missing_weights
@@ -86,7 +86,7 @@ def plan(config: TrainConfig, report: Report = print) -> dict[str, Any]:
         "device": str(fabric.device),
         "devices": world,
         "threads": torch.get_num_threads(),
-        "precision": config.precision,
+        "precision": precision_on(fabric.device, config.precision),
         "parameters": sizes,
         "mult_adds": {
             "of_a_sample": forward,

@@ -85,8 +85,10 @@ class Data(_Section):
 
 
 class Optimiser(_Section):
-    """Adam and its learning rate over the steps."""
+    """Adam or Muon, and its learning rate over the steps."""
 
+    kind: Literal["adam", "muon"] = "adam"
+    """`muon` makes more of a step (`dirformer.training.optimisers`); `betas` then are those of its Adam."""
     rate: float = Field(2e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     schedule: Literal["constant", "multistep", "cosine", "cycles"] = "cosine"
@@ -196,7 +198,8 @@ class TrainConfig(_Section):
     steps: int = Field(1_000_000, ge=1)
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the weight average, which is what is validated and kept; 0 keeps the weights themselves."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
+    """`auto`: bf16-mixed where the device computes in it, else 32-true."""
     seed: int = 0
     log: tuple[Literal["tensorboard", "wandb"], ...] | None = None
     """Curves beside journal.jsonl; None writes TensorBoard's where it is installed."""

@@ -52,15 +52,28 @@ def open_fabric(config: TrainConfig) -> Any:
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {"find_unused_parameters": unused, "timeout": PATIENCE, buffers: False}
         strategy = DDPStrategy(**options)
+    precision: Any = precision_on(device, config.precision)
     fabric = Fabric(
         accelerator=device.type,
         devices=[device.index] if device.index is not None and world == 1 else count,
         num_nodes=config.nodes,
         strategy=strategy,
-        precision=config.precision,
+        precision=precision,
     )
     fabric.launch()
     return fabric
+
+
+def precision_on(device: torch.device, precision: str) -> str:
+    """Return what a recipe's precision is on a device.
+
+    A CPU without AVX-512 computes bfloat16 by emulation: a step takes 2.4 times as long as in float32.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cpu":
+        return "bf16-mixed" if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else "32-true"
+    return "bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
 
 
 def _count(config: TrainConfig, device: torch.device) -> int:

@@ -43,9 +43,10 @@ from dirformer.files import atomic_path
 from dirformer.journal import Pace, Waiting
 from dirformer.memory import PeakMemory, peak_mib
 from dirformer.networks.diffir import DiffIR
-from dirformer.training.config import Optimiser, TrainConfig
+from dirformer.training.config import TrainConfig
 from dirformer.training.devices import Methods, Wrapped, open_fabric
 from dirformer.training.logs import Log
+from dirformer.training.optimisers import optimiser_of
 from dirformer.training.samples import Batch, Samples
 from dirformer.training.schedules import learning_rate, rate_of_run
 from dirformer.training.stages import STAGES
@@ -133,15 +134,15 @@ class _Run:
         self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
         if config.compile:
             self.network.dirformer.compile()
-        adam = _adam(self.network, config.optimiser)
-        self.model, self.optimiser = fabric.setup(Methods(self.network), adam)
+        optimiser = optimiser_of(self.network, config.optimiser)
+        self.model, self.optimiser = fabric.setup(Methods(self.network), optimiser)
         self.stage.model = Wrapped(self.network, self.model)
         self.adversary: nn.Module | None = self.stage.adversary
         self.judge: Any = None
         self.adversary_optimiser: Any = None
         if self.adversary is not None:
-            adam = _adam(self.adversary, config.adversary)
-            self.judge, self.adversary_optimiser = fabric.setup(Methods(self.adversary), adam)
+            optimiser = optimiser_of(self.adversary, config.adversary)
+            self.judge, self.adversary_optimiser = fabric.setup(Methods(self.adversary), optimiser)
             self.stage.adversary = Wrapped(self.adversary, self.judge)
         fabric.to_device(self.average)
         fabric.to_device(self.stage.frozen)
@@ -492,11 +493,6 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 def _say_nothing(line: str) -> None:
     del line
-
-
-def _adam(network: nn.Module, optimiser: Optimiser) -> torch.optim.Adam:
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(trained, lr=optimiser.rate, betas=optimiser.betas)
 
 
 def _set_rate(optimiser: Any, rate: float) -> None:

@@ -134,10 +134,12 @@ class Samples:
     ) -> tuple[Tensor, Tensor]:
         """Degrade the clean samples of a batch; those given as pairs have a margin of nothing around them."""
         assert self.degrade is not None
-        lq, clean = raw["lq"].to(gt).div_(255), (raw["given"] == 0).nonzero()[:, 0].tolist()
+        given, clean = raw["lq"].to(gt).div_(255), (raw["given"] == 0).nonzero()[:, 0].tolist()
+        margin = self.degrade.margin
+        lq = _inside(given, margin)
         if clean:
-            lq[clean] = self.degrade(gt[clean], [draws[n] for n in clean])
-        return _without_margin(self.degrade, lq, gt)
+            lq[clean] = self.degrade.inside(gt[clean], [draws[n] for n in clean])
+        return lq, _inside(gt, margin * self.scale)
 
     def _dataset(self, config: TrainConfig) -> Crops | MixedCrops:
         data, task = config.data, config.network.task
@@ -217,9 +219,10 @@ def degrade_crops(
 
     `gt` are the photos to return beside, the clean ones themselves if not given.
     """
-    return _without_margin(degrade, degrade(clean, generator), clean if gt is None else gt)
+    return degrade.inside(clean, generator), _inside(
+        clean if gt is None else gt, degrade.margin * degrade.scale
+    )
 
 
-def _without_margin(degrade: Degradation, lq: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
-    margin = degrade.margin
-    return F.pad(lq, [-margin] * 4), F.pad(gt, [-margin * degrade.scale] * 4)
+def _inside(photos: Tensor, margin: int) -> Tensor:
+    return F.pad(photos, [-margin] * 4)
