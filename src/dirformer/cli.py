@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -536,4 +537,12 @@ def progress_bar(total: int, label: str) -> Iterator[Callable[[float], None]]:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == 130:
+            # Threads may still be at work, and an interpreter that ends around them can abort.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
