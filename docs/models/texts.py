@@ -64,6 +64,19 @@ CARDS = {
 - L1 makes it cautious: noise and blocks go, and fine texture with them. Faces, text and foliage come out smooth.
 - On clean small photos `sr-x4-compact` is sharper.""",
     ),
+    "realsr-x4-compact-gan": Text(
+        summary="Real-world super-resolution ×4, `realsr-x4-compact` refined for looks: crisper edges, less faithful.",
+        data="As `realsr-x4-compact`; L1 and ST-LPIPS compare with sharpened photos.",
+        training="Recipe `realsr-x4-compact-gan` from `realsr-x4-compact`: Adam, its discriminator's Muon, both with "
+        "cosine decay, float32, on CPU cores alone. Batch 4, LQ patches 24×24; L1, a little ST-LPIPS and very little of a U-Net "
+        "discriminator. More of either draws patterns into so small a network's output (docs/training-runs.md).",
+        teacher="Its teacher is `realsr-x4-compact-stage1`.",
+        limits="""- Edges are guesses: crisper than the truth warrants. Use `realsr-x4-compact` where pixels count.
+- NIQE, which asks whether a photo looks natural, is worse than the L1 model's; on photos of this size it is hardly above
+  that of true photos in either (docs/training-runs.md).
+- It invents no texture: faces, foliage and fabric come out smooth, like a painting.
+- Trained on simulated damage only.""",
+    ),
     "realsr-x1-compact": Text(
         summary="Cleans photos at their own size: noise, compression, slight blur (L1).",
         data="Degraded by the second-order process of Real-ESRGAN at scale 1 (`dirformer degrade --kind realsr "

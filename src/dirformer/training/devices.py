@@ -67,7 +67,7 @@ def open_fabric(config: TrainConfig) -> Any:
 def precision_on(device: torch.device, precision: str) -> str:
     """Return what a recipe's precision is on a device.
 
-    A CPU without AVX-512 computes bfloat16 by emulation: a step takes 2.4 times as long as in float32.
+    A CPU without AVX-512 computes bfloat16 by emulation: a step takes 2.5 times as long as in float32.
     """
     if precision != "auto":
         return precision
