@@ -64,19 +64,6 @@ CARDS = {
 - L1 makes it cautious: noise and blocks go, and fine texture with them. Faces, text and foliage come out smooth.
 - On clean small photos `sr-x4-compact` is sharper.""",
     ),
-    "realsr-x4-compact-gan": Text(
-        summary="Real-world super-resolution ×4, `realsr-x4-compact` refined for looks: crisper edges, less faithful.",
-        data="As `realsr-x4-compact`; L1 and ST-LPIPS compare with sharpened photos.",
-        training="Recipe `realsr-x4-compact-gan` from `realsr-x4-compact`: Adam, its discriminator's Muon, both with "
-        "cosine decay, float32, on CPU cores alone. Batch 4, LQ patches 24×24; L1, a little ST-LPIPS and very little of a U-Net "
-        "discriminator. More of either draws patterns into so small a network's output (docs/training-runs.md).",
-        teacher="Its teacher is `realsr-x4-compact-stage1`.",
-        limits="""- Edges are guesses: crisper than the truth warrants. Use `realsr-x4-compact` where pixels count.
-- NIQE, which asks whether a photo looks natural, is worse than the L1 model's; on photos of this size it is hardly above
-  that of true photos in either (docs/training-runs.md).
-- It invents no texture: faces, foliage and fabric come out smooth, like a painting.
-- Trained on simulated damage only.""",
-    ),
     "realsr-x1-compact": Text(
         summary="Cleans photos at their own size: noise, compression, slight blur (L1).",
         data="Degraded by the second-order process of Real-ESRGAN at scale 1 (`dirformer degrade --kind realsr "
@@ -88,17 +75,17 @@ CARDS = {
     ),
     "deblurring-compact": Text(
         summary="Removes motion blur of a shaken camera, photos at their own size.",
-        data="Blurred along random camera paths with rotation and sensor noise (`dirformer degrade --kind "
-        "motion-noisy`), beforehand (two blurs of each photo) or on the fly, and 103 pairs of real blur from the GoPro and "
+        data="Blurred along random camera paths with rotation and sensor noise, averaged in linear light or, in the last leg three "
+        "times in ten, as stored (`dirformer degrade --kind motion-mixed`), and 103 pairs of real blur from the GoPro and "
         "REDS sets (terms not stated where they were found; research material). About one sample in four to six is a "
-        "real pair. REDS's blurred frames are 3 to 8 grey levels brighter than its sharp ones, so scores are also "
+        "real pair, in the last leg one of GoPro's two scenes in every six of these. REDS's blurred frames are 3 to 8 grey levels brighter than its sharp ones, so scores are also "
         "given with the means matched.",
-        training=_TRAINED.format("deblurring-compact", _BF16)
+        training=_TRAINED.format("deblurring-compact", "bf16 mixed precision; the last leg Muon in float32")
         + " Batch 8, patches 64×64, at the end 128×128. Small patches because many steps are needed before anything "
         "is learned: at 128×128 it stood still for 2,600 steps. Stage 1 saw short ways (`motion-short`) on the fly "
-        "beside the blurs made beforehand, stage 2 from step 2,000 on as many new blurs of all lengths as old ones.",
-        limits="""- Trained for three hours on one core: blur is reduced, not removed, and large blurs hardly.
-- Where blur differs from place to place, as in video frames, `--context window` helps (docs/streaming.md).
+        "beside blurs made beforehand; stage 2 blurs of all lengths, in the last leg all made anew.",
+        limits="""- Trained for five hours on one core: blur is reduced, not removed, and large blurs hardly.
+- Where blur differs from place to place, as in video frames, `--context window --window 128` helps (docs/streaming.md).
 - The two GoPro scenes it was trained on may be from that set's test split: no GoPro benchmark score is claimed.
 - Out-of-focus blur was not trained on.""",
     ),

@@ -43,13 +43,6 @@ CATALOG: dict[str, Entry] = {
             summary="enlarges small photos ×4 and cleans them (blur, noise, JPEG)",
         ),
         Entry(
-            name="realsr-x4-compact-gan",
-            task="realsr",
-            scale=4,
-            licence="Apache-2.0",
-            summary="the same, sharper and less faithful (adversarial refinement)",
-        ),
-        Entry(
             name="realsr-x1-compact",
             task="realsr",
             scale=1,

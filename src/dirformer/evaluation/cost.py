@@ -18,16 +18,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dirformer.catalog import find_weights
 from dirformer.convert import load_stage2
 from dirformer.device import choose_device
-from dirformer.errors import ConfigError
+from dirformer.errors import CheckpointError, ConfigError
 from dirformer.memory import PeakMemory
 from dirformer.networks.config import LEVELS, PRESETS, ModelConfig
 from dirformer.networks.diffir import DiffIRS2
@@ -267,9 +267,11 @@ def parse_size(text: str) -> tuple[int, int]:
 def _config(model: str) -> ModelConfig:
     if model in PRESETS:
         return PRESETS[model]
-    if not Path(model).is_file():
-        raise ConfigError(f"no preset or weight file {model!r}; presets: {', '.join(PRESETS)}")
-    return load_stage2(Path(model)).config
+    try:
+        path = find_weights(model)
+    except CheckpointError:
+        raise ConfigError(f"no preset or weight file {model!r}; presets: {', '.join(PRESETS)}") from None
+    return load_stage2(path).config
 
 
 def _padded(size: tuple[int, int], multiple: int) -> tuple[int, int]:
