@@ -204,6 +204,8 @@ def test_an_interrupted_run_leaves_no_half_file(tmp_path: Path, weights: Path) -
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background of a shell ignores Ctrl-C, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
