@@ -188,10 +188,7 @@ def headlines(scores: dict[str, Any]) -> list[str]:
             rows = entry["rows"]
             first = next(iter(rows))
             metric, label = HEADLINES["psnr_shifted" if "psnr_shifted" in rows[name] else entry["protocol"]]
-            if name.endswith("-gan"):
-                metric, label = "stlpips", "ST-LPIPS, lower is better"
-            better = min if metric in LOWER_IS_BETTER else max
-            best = better(rows[rival][metric]["mean"] for rival in (first, name))
+            best = max(rows[rival][metric]["mean"] for rival in (first, name))
             cells = []
             for rival, shown in ((first, first), (name, f"`{name}`")):
                 mean, interval = _cell(metric, rows[rival][metric], gain=False).split(" ", 1)

@@ -81,6 +81,15 @@ def test_inside_the_margin_is_the_same_as_of_the_whole(seed: int) -> None:
     assert (motion.apply_inside(photo, draws) - whole).abs().mean() < 1e-5
 
 
+def test_photos_averaged_as_stored_keep_their_brightness() -> None:
+    """A moved bar's values add up as they are stored; in linear light the blur comes out brighter."""
+    photo, draws = _bar(97)[None], [seeded_generator(3)]
+    ways = {"length": (16.0, 16.0), "turn": (0.0, 0.0), "objects": 0.0}
+    plain, linear = (Motion(plain=share, **ways)(photo, draws) for share in (1.0, 0.0))  # type: ignore[arg-type]
+    assert float(plain.mean()) == pytest.approx(float(photo.mean()), abs=2e-3)
+    assert float(linear.mean()) > float(photo.mean()) + 2e-3
+
+
 def test_averaged_frames_are_a_long_exposure() -> None:
     """Frames add up in linear light: half black, half white is 0.5 to the power of 1 / 2.2."""
     frames = torch.zeros(2, 3, 4, 4)

@@ -219,9 +219,8 @@ def degrade_crops(
 
     `gt` are the photos to return beside, the clean ones themselves if not given.
     """
-    return degrade.inside(clean, generator), _inside(
-        clean if gt is None else gt, degrade.margin * degrade.scale
-    )
+    target = clean if gt is None else gt
+    return degrade.inside(clean, generator), _inside(target, degrade.margin * degrade.scale)
 
 
 def _inside(photos: Tensor, margin: int) -> Tensor:
