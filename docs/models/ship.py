@@ -24,9 +24,12 @@ from dirformer.evaluation.perceptual import stlpips
 from dirformer.evaluation.run import interval95
 from dirformer.evaluation.validation import Validation
 from dirformer.networks.diffir import DiffIR
+from dirformer.training.config import TrainConfig
 
 HERE = Path(__file__).parent
 MARGIN = {"dB": 0.05, "st-lpips": 0.005}
+CONTEXT = {"deblurring-compact": "window"}
+"""Networks that restore better in windows of their training patch (benchmarks/context.py)."""
 WEIGHTS = HERE.parents[1] / "src" / "dirformer" / "weights"
 
 
@@ -74,7 +77,8 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
             "recipe": {
                 k: v for k, v in recipe.items() if k not in ("data", "stage1", "init", "transfer", "out")
             },
-            "patch": recipe["data"]["patch"],
+            "patch": _patch(provenance[stage]),
+            **({"context": CONTEXT[name]} if name in CONTEXT else {}),
             "steps": _steps(provenance[stage]),
             "scores": {
                 f"validation {cases.score}": fmean(scores[stage]),
@@ -90,6 +94,13 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
 def _steps(provenance: dict[str, Any]) -> int:
     """Return the steps of a run's file (`step`) or of a shipped one."""
     return provenance["step"] if "step" in provenance else provenance["steps"]
+
+
+def _patch(provenance: dict[str, Any]) -> int:
+    """Return the side of the last patches of a run, or of a shipped file."""
+    if "patch" in provenance:
+        return int(provenance["patch"])
+    return TrainConfig.model_validate(provenance["recipe"]).data.stages[-1][1]
 
 
 def distance(cases: Validation, model: DiffIR) -> float:

@@ -52,8 +52,9 @@ def restore(
     ] = None,
     storage: Annotated[str, typer.Option(help="Feature maps in 32bit or, at a loss, 16bit.")] = "32bit",
     context: Annotated[
-        str, typer.Option(help="What attention sums over: image, window or window-prior (also the IPR).")
-    ] = "image",
+        str,
+        typer.Option(help="What attention sums over: image, window, window-prior (also the IPR) or auto."),
+    ] = "auto",
     window: Annotated[
         int | None, typer.Option(help="Side of a window in pixels; default: the training patch.", min=1)
     ] = None,

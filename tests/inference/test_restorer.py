@@ -123,6 +123,22 @@ def test_windows_are_the_training_patch(tmp_path: Path) -> None:
     assert torch.equal(large.restore(pixels), whole)
 
 
+def test_a_file_may_name_its_context(tmp_path: Path) -> None:
+    """By default the weight file's own context and patch hold; what is asked for goes first."""
+    path, pixels = tmp_path / "file.safetensors", photo(64, 96)
+    save(path, tiny(), {"patch": 48, "context": "window"})
+    by_itself, asked = Restorer(path, device="cpu"), Restorer(path, device="cpu", context="window", window=48)
+    assert (by_itself.context, by_itself.window) == ("window", 48)
+    assert torch.equal(by_itself.restore(pixels), asked.restore(pixels))
+    assert "in windows of 48 pixels" in by_itself.description
+    assert Restorer(path, device="cpu", window=40).window == 40
+    image = Restorer(path, device="cpu", context="image")
+    assert image.window is None and not torch.equal(image.restore(pixels), asked.restore(pixels))
+    save(path, tiny(), {"context": "tiles"})
+    with pytest.raises(CheckpointError, match="asks for context 'tiles'; expected one of image, window"):
+        Restorer(path, device="cpu")
+
+
 def test_bfloat16_stays_near(sr: Restorer) -> None:
     """Autocast changes results in the third digit, not in the first."""
     sr.precision = "bfloat16"
@@ -142,7 +158,9 @@ def test_wrong_requests_are_named(tmp_path: Path) -> None:
         Restorer(tmp_path / "s1.safetensors", device="gpu")
     with pytest.raises(ConfigError, match="precision is 'int8'"):
         Restorer(tmp_path / "s1.safetensors", precision="int8")
-    with pytest.raises(ConfigError, match="context is 'tiles'; expected one of image, window, window-prior"):
+    with pytest.raises(
+        ConfigError, match="context is 'tiles'; expected one of auto, image, window, window-prior"
+    ):
         Restorer(tmp_path / "s1.safetensors", context="tiles")
     save(tmp_path / "s2.safetensors", tiny())
     with pytest.raises(ConfigError, match="window is 64, but context is image"):

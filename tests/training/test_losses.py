@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
 from dirformer.errors import CheckpointError
@@ -32,6 +33,29 @@ def test_masked_l1_by_hand() -> None:
     mask[..., 1] = 1
     assert float(losses.masked_l1(restored, gt, mask)) == pytest.approx(10 * 1 / 2)
     assert float(losses.masked_l1(restored, gt, mask, known=1.0, hole=3.0)) == pytest.approx((1 + 3 * 2) / 2)
+
+
+def test_negative_psnr_is_the_mean_of_the_field_s_psnr() -> None:
+    """As scikit-image computes it for each photo; a mask weights squared errors."""
+    gt = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    restored = gt + 0.1 * random(3, 3, 6, 5)
+    each = [
+        peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1) for a, b in zip(gt, restored, strict=True)
+    ]
+    assert float(losses.negative_psnr(restored, gt)) == pytest.approx(-np.mean(each), rel=1e-6)
+
+    mask = torch.zeros(3, 1, 6, 5, dtype=torch.float64)
+    mask[0, :, :2], mask[1, :, :, 3:] = 1, 1
+    holes = [
+        peak_signal_noise_ratio(a[:, m[0] > 0].numpy(), b[:, m[0] > 0].numpy(), data_range=1)
+        for a, b, m in zip(gt[:2], restored[:2], mask[:2], strict=True)
+    ]
+    assert float(losses.negative_psnr(restored, gt, mask, 0.0, 6.0)) == pytest.approx(
+        -sum(holes) / 3, rel=1e-6
+    )
+    perfect = restored.requires_grad_()
+    losses.negative_psnr(perfect, perfect.detach(), mask, 1.0, 1.0).backward()
+    assert perfect.grad is not None and torch.isfinite(perfect.grad).all()
 
 
 def test_prior_losses_by_formula() -> None:

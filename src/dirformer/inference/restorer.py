@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +27,7 @@ from dirformer.networks.holes import inpainting_input
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORAGES = {"32bit": torch.float32, "16bit": torch.bfloat16}
-CONTEXTS = ("image", "window", "window-prior")
+CONTEXTS = ("auto", "image", "window", "window-prior")
 PATCHES = {"sr": 64, "realsr": 64, "deblurring": 256, "inpainting": 256}
 """Sides of the released networks' training patches, pixels of the photo."""
 
@@ -43,6 +44,7 @@ class Restorer:
         storage: of feature maps, `32bit` or `16bit`; 16 bit halve what grows with the photo, at a loss.
         context: what an attention's sums are taken over: `image`, as in training, or `window`, about as
             much of it as training patches showed; `window-prior` gives each window an IPR of its own, too.
+            `auto` is what the weight file names as better for its network, else `image`.
         window: side of a window in pixels of the photo; None is the training patch's.
 
     Raises:
@@ -58,7 +60,7 @@ class Restorer:
         precision: str = "float32",
         max_memory: str | int | None = None,
         storage: str = "32bit",
-        context: str = "image",
+        context: str = "auto",
         window: int | None = None,
     ) -> None:
         for name, value, choices in (
@@ -74,12 +76,18 @@ class Restorer:
         self.model = load_stage2(path).to(self.device)
         self.config = self.model.config
         self.task, self.scale = self.config.task, self.config.scale
-        self.context = context
-        if context == "image" and window is not None:
+        facts = _facts(path)
+        self.context = str(facts.get("context", "image")) if context == "auto" else context
+        if self.context not in CONTEXTS[1:]:
+            raise CheckpointError(
+                f"{path} asks for context {self.context!r}; expected one of {', '.join(CONTEXTS[1:])}"
+            )
+        if self.context == "image" and window is not None:
             raise ConfigError(
                 f"window is {window}, but context is image; give a window only to context window"
             )
-        self.window = None if context == "image" else window or training_patch(path, self.task)
+        patch = int(facts.get("patch") or PATCHES[self.task])
+        self.window = None if self.context == "image" else window or patch
         self.loaded_memory = process_memory("VmRSS")
         self.engine = Engine(
             self.model,
@@ -87,7 +95,7 @@ class Restorer:
             storage=STORAGES[storage],
             max_memory=parse_bytes(max_memory) if isinstance(max_memory, str) else max_memory,
             window=self.window,
-            window_prior=context == "window-prior",
+            window_prior=self.context == "window-prior",
         )
 
     @property
@@ -153,13 +161,13 @@ class Restorer:
         return inpainting_input(self.config, pixels[None], mask[None])[0]
 
 
-def training_patch(weights: Path, task: str) -> int:
-    """Return the side of the patches a network was trained on, if its file says so, else the task's usual."""
+def _facts(weights: Path) -> dict[str, Any]:
+    """Return what a weight file says of itself; the authors' files say nothing."""
     try:
-        patch = read_header(weights).get("provenance", {}).get("patch")
-    except CheckpointError:  # an authors' file
-        patch = None
-    return PATCHES[task] if patch is None else int(patch)
+        facts: dict[str, Any] = read_header(weights).get("provenance") or {}
+    except CheckpointError:
+        return {}
+    return facts
 
 
 def pad_to_multiple(x: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c H W"]:

@@ -111,7 +111,10 @@ class Loss(_Section):
     """Weights of the losses."""
 
     image: float = 1.0
-    """L1 between restored photo and GT."""
+    """Distance between restored photo and GT."""
+    image_kind: Literal["l1", "psnr"] = "l1"
+    """`l1` as in the paper; `psnr`: −PSNR in dB of each sample, whose slope is some hundred times as large
+    (`image: 0.01`)."""
     known: float = 10.0
     """Inpainting: factor of `image` outside holes."""
     hole: float = 0.0

@@ -23,6 +23,7 @@ from dirformer.training.losses import (
     PRIOR_LOSSES,
     feature_matching,
     masked_l1,
+    negative_psnr,
     r1_discriminator,
     resnet_perceptual,
     vanilla_discriminator,
@@ -84,7 +85,9 @@ class PhotoLosses:
     def __call__(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted losses of a restored photo by name."""
         weights, gt = self.weights, batch.gt
-        if batch.mask is not None:
+        if weights.image_kind == "psnr":
+            image = negative_psnr(restored, gt, batch.mask, weights.known, weights.hole)
+        elif batch.mask is not None:
             image = masked_l1(restored, gt, batch.mask, weights.known, weights.hole)
         else:
             image = F.l1_loss(restored, gt)
