@@ -24,7 +24,8 @@ RUNS = Path("runs/legs")
 def main(name: str, data: str, minutes: str) -> None:
     fields = [f"data.train={data}/photos", f"out={RUNS}", *validation_overrides(name, Path(data))]
     if name.startswith("deblurring"):
-        fields += [f"data.without={data}/photos_val.txt", f"data.pairs={real_pairs(Path(data))}"]
+        pairs = real_pairs(Path(data))
+        fields += [f"data.without={data}/photos_val.txt", f"data.pairs={pairs}", "data.pairs_share=0.2"]
     try:
         find_weights(name)
         stage1, start, left = f"{name}-stage1", [f"init={name}"], float(minutes)
@@ -43,9 +44,13 @@ def best(run: str) -> Path:
 
 
 def real_pairs(data: Path) -> Path:
-    """Write a list of the pairs of real blur there are; return its path."""
+    """Write a list of the pairs of real blur there are, GoPro's two ten times; return its path."""
     pairs = sorted((data / "deblur" / "train").glob("*/blur/*"))
-    lines = [f"{p.resolve()}\t{(p.parents[1] / 'sharp' / p.name).resolve()}" for p in pairs]
+    lines = [
+        f"{p.resolve()}\t{(p.parents[1] / 'sharp' / p.name).resolve()}"
+        for p in pairs
+        for _ in range(10 if p.parents[1].name == "GoPro" else 1)
+    ]
     RUNS.mkdir(parents=True, exist_ok=True)
     (RUNS / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return RUNS / "pairs.txt"

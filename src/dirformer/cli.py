@@ -58,6 +58,10 @@ def restore(
     window: Annotated[
         int | None, typer.Option(help="Side of a window in pixels; default: the training patch.", min=1)
     ] = None,
+    self_ensemble: Annotated[
+        bool,
+        typer.Option("--self-ensemble", help="Mean over eight turns of the photo; eight times the work."),
+    ] = False,
     prove_it: Annotated[
         bool, typer.Option("--prove", help="Also restore as a whole; report the difference and peak memory.")
     ] = False,
@@ -78,6 +82,7 @@ def restore(
             storage=storage,
             context=context,
             window=window,
+            self_ensemble=self_ensemble,
         )
         require_fit(restorer, task=task, scale=scale)
         say(f"{name}: {restorer.description}")
@@ -193,7 +198,8 @@ def evaluate(
     contenders: Annotated[
         list[str],
         typer.Argument(
-            help="Models: names, weight files, bicubic, lanczos, input, telea, smooth, spandrel:FILE.",
+            help="Models: names or weight files (+ behind: mean of eight turns), bicubic, lanczos, input, "
+            "telea, smooth, spandrel:FILE.",
             metavar="MODEL...",
         ),
     ],

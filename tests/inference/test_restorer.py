@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -137,6 +138,37 @@ def test_a_file_may_name_its_context(tmp_path: Path) -> None:
     save(path, tiny(), {"context": "tiles"})
     with pytest.raises(CheckpointError, match="asks for context 'tiles'; expected one of image, window"):
         Restorer(path, device="cpu")
+
+
+def test_self_ensemble_is_the_mean_of_eight_turns(tmp_path: Path) -> None:
+    """NumPy's quarter turns and flips of the photo give the same mean, streamed or whole."""
+    save(tmp_path / "file.safetensors", tiny(TINY_SR))
+    one = Restorer(tmp_path / "file.safetensors", device="cpu")
+    mean = Restorer(tmp_path / "file.safetensors", device="cpu", self_ensemble=True)
+    done: list[float] = []
+    pixels = photo()
+    mean.engine.on_progress = done.append
+    expected = np.zeros((3, 4 * 13, 4 * 22))
+    for flip in (False, True):
+        for quarter in range(4):
+            seen = np.rot90(pixels.numpy()[:, :, ::-1] if flip else pixels.numpy(), quarter, (1, 2))
+            back = np.rot90(one.restore(torch.from_numpy(seen.copy())).numpy(), -quarter, (1, 2))
+            expected = expected + (back[:, :, ::-1] if flip else back) / 8
+    restored = mean.restore(pixels)
+    np.testing.assert_allclose(restored.numpy(), expected, atol=1e-6)
+    assert (restored - mean.restore_whole(pixels)).abs().max() < 1e-5
+    assert "mean of eight turns" in mean.description
+    assert done[:-1] == sorted(done[:-1]) and done[-1] == pytest.approx(1)
+
+
+def test_self_ensemble_keeps_what_is_known(tmp_path: Path) -> None:
+    """Outside holes every pixel stays as it was; masks turn with the photo."""
+    save(tmp_path / "file.safetensors", tiny(TINY_INPAINTING))
+    pixels, mask = photo(16, 24), torch.zeros(1, 16, 24)
+    mask[:, 3:9, 10:20] = 1
+    restored = Restorer(tmp_path / "file.safetensors", device="cpu", self_ensemble=True).restore(pixels, mask)
+    known = mask.expand_as(pixels) == 0
+    assert torch.equal(restored[known], pixels[known]) and not torch.equal(restored, pixels)
 
 
 def test_bfloat16_stays_near(sr: Restorer) -> None:

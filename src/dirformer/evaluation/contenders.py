@@ -24,6 +24,8 @@ from dirformer.networks.holes import fill_smoothly
 FILLS = "{} fills holes; it goes with --protocol inpainting and --masks"
 SPANDREL = "spandrel:"
 """Prefix of weight files that the spandrel library loads."""
+ENSEMBLE = "+"
+"""Suffix of networks that restore each photo eight times, turned and flipped."""
 Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
 """(lq `3 h w` in [0, 1], mask `1 h w` or None, scale, seed) → `3 h·scale w·scale` in [0, 1]."""
 
@@ -47,7 +49,8 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
 
     Args:
         model: `bicubic`, `lanczos`, `input`, `telea`, `smooth`, a shipped model's name, a weight file (ours
-            or the authors'), or `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …).
+            or the authors'), either of them with `+` behind it for the mean over eight turns (self-ensemble),
+            or `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …).
         device: for networks.
         precision: for networks.
 
@@ -60,7 +63,12 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
         return _spandrel(model, choose_device(device))
     from dirformer.inference.restorer import Restorer
 
-    restorer = Restorer(model, device=device, precision=precision)
+    restorer = Restorer(
+        model.removesuffix(ENSEMBLE),
+        device=device,
+        precision=precision,
+        self_ensemble=model.endswith(ENSEMBLE),
+    )
 
     def restore(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
         del scale  # checked against the network's own before
@@ -97,6 +105,7 @@ def _spandrel(model: str, device: torch.device) -> Contender:
 
 def weight_file(model: str) -> Path | None:
     """Return a model's weight file, or None for what has none."""
+    model = model.removesuffix(ENSEMBLE)
     path = CATALOG[model].path if model in CATALOG else Path(model.removeprefix(SPANDREL))
     return path if path.is_file() else None
 

@@ -34,7 +34,7 @@ from dirformer import __version__
 from dirformer.data.folders import find_photos, pair_photos
 from dirformer.device import seeded_generator
 from dirformer.errors import ConfigError, DataError
-from dirformer.evaluation.contenders import Contender, contender, fingerprint
+from dirformer.evaluation.contenders import ENSEMBLE, Contender, contender, fingerprint
 from dirformer.evaluation.perceptual import frechet_distance
 from dirformer.evaluation.protocols import Protocol, Scorer, as_float, open_scorer, protocol
 from dirformer.evaluation.tables import as_csv, as_markdown
@@ -156,6 +156,7 @@ class Evaluation:
             identity = json.dumps(
                 [
                     fingerprint(model),
+                    model.endswith(ENSEMBLE),
                     self.rules.name,
                     self.scorer.names,
                     list(self.seeds),

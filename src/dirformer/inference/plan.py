@@ -102,9 +102,12 @@ def make_plan(
     storage: torch.dtype = torch.float32,
     parameters: int = 0,
     cells: tuple[int, int] = (1, 1),
+    mean: bool = False,
     folder: Path | None = None,
 ) -> Plan:
     """Decide how to restore a photo of that (padded) size in at most `max_memory` bytes beside the network.
+
+    With `mean`, a turned photo and the mean of several results are held beside.
 
     Raises:
         ConfigError: if no way is small enough; the message says which limit is.
@@ -113,6 +116,7 @@ def make_plan(
     photos = (
         4 * height * width * (2 * config.in_channels + 3 * config.scale**2 * (2 if config.scale > 1 else 1))
     )
+    photos += 4 * height * width * (config.in_channels + 3 * config.scale**2) if mean else 0
     folder = folder or Path(tempfile.gettempdir())
 
     def attempt(threads: int, *, keep_packed: bool) -> Plan:

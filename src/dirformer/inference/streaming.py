@@ -103,6 +103,8 @@ class Engine:
         self._on_host = False
         self.on_progress: Callable[[float], None] | None = None
         """Told the share of a photo's work that is done, behind each block."""
+        self.passes = (0, 1)
+        """The pass at work, and how many there are over the same photo, whose mean is taken outside."""
         self._done, self._work = 0.0, 1.0
 
     @property
@@ -122,6 +124,7 @@ class Engine:
             if self.window is None
             else (count_cells(height, self.window), count_cells(width, self.window)),
             parameters=sum(p.numel() for p in self.model.parameters()),
+            mean=self.passes[1] > 1,
             folder=self.folder,
         )
         if self.max_memory is not None or not self._on_cpu:
@@ -182,7 +185,7 @@ class Engine:
         return self._in_float32()._checked(lq, prior)  # noqa: SLF001
 
     def _in_float32(self) -> Engine:
-        return Engine(
+        engine = Engine(
             self.model,
             storage=self.storage,
             max_memory=self.max_memory,
@@ -191,6 +194,8 @@ class Engine:
             window_prior=self.window_prior,
             folder=self.folder,
         )
+        engine.passes = self.passes
+        return engine
 
     # ---------------------------------------------------------------------------------------- networks
 
@@ -299,7 +304,8 @@ class Engine:
             self._feed(x, packed, self._modulation(x, block.feed_forward.norm, prior))
             self._done += x.height * x.width * x.channels**2
             if self.on_progress is not None:
-                self.on_progress(self._done / self._work)
+                done, passes = self.passes
+                self.on_progress((done + self._done / self._work) / passes)
 
     def _modulation(self, x: Map, norm: ModulatedNorm, prior: Float[Tensor, "w p"]) -> ModulationOf:
         scale, shift = (values.float().contiguous() for values in norm.folded(prior))
