@@ -154,7 +154,8 @@ def worth(name: str) -> str:
     return (
         "## What the IPR is worth\nThe estimate by diffusion; by CPEN alone, without diffusion; one learned vector for all "
         f"photos; and stage 1, which sees the clean photo. Each trained for {result['steps']} steps from one stage 1, "
-        f"with the same samples. `python docs/models/worth.py DATA {name}`.\n\n" + as_markdown(result).strip()
+        "with the same samples, on the network of as many parameters as said, which may be an earlier one. "
+        f"`python docs/models/worth.py DATA {name}`.\n\n" + as_markdown(result).strip()
     )
 
 

@@ -75,30 +75,34 @@ CARDS = {
     ),
     "deblurring-compact": Text(
         summary="Removes motion blur of a shaken camera, photos at their own size.",
-        data="Blurred along random camera paths with rotation and sensor noise, averaged in linear light or, in the last leg three "
+        data="Blurred along random camera paths with rotation and sensor noise, averaged in linear light or, in the last legs three "
         "times in ten, as stored (`dirformer degrade --kind motion-mixed`), and 103 pairs of real blur from the GoPro and "
         "REDS sets (terms not stated where they were found; research material). About one sample in four to six is a "
-        "real pair, in the last leg one of GoPro's two scenes in every six of these. REDS's blurred frames are 3 to 8 grey levels brighter than its sharp ones, so scores are also "
+        "real pair, in the last legs one of GoPro's two scenes in every six of these. REDS's blurred frames are 3 to 8 grey levels brighter than its sharp ones, so scores are also "
         "given with the means matched.",
-        training=_TRAINED.format("deblurring-compact", "bf16 mixed precision; the last leg Muon in float32")
-        + " Batch 8, patches 64×64, at the end 128×128. Small patches because many steps are needed before anything "
+        training=_TRAINED.format("deblurring-compact", "bf16 mixed precision; the last legs Muon in float32")
+        + " Batch 8, patches 64×64, at the end 96×96 and 128×128. For the last leg the network was deepened from 2.10 M parameters "
+        "(`docs/models/grow.py`), stage 1 with it, untrained since. Small patches because many steps are needed before anything "
         "is learned: at 128×128 it stood still for 2,600 steps. Stage 1 saw short ways (`motion-short`) on the fly "
-        "beside blurs made beforehand; stage 2 blurs of all lengths, in the last leg all made anew.",
-        limits="""- Trained for five hours on one core: blur is reduced, not removed, and large blurs hardly.
-- Where blur differs from place to place, as in video frames, `--context window --window 128` helps (docs/streaming.md).
+        "beside blurs made beforehand; stage 2 blurs of all lengths, in the last legs all made anew.",
+        limits="""- Trained for seven hours on one core: blur is reduced, not removed, and large blurs hardly.
+- Attention is taken over windows of 128 pixels unless `--context image` is given: better on average where blur differs from
+  place to place, as in video frames, not on every photo (docs/streaming.md).
 - The two GoPro scenes it was trained on may be from that set's test split: no GoPro benchmark score is claimed.
 - Out-of-focus blur was not trained on.""",
     ),
     "inpainting-compact": Text(
         summary="Fills holes that a mask marks (white = hole): scratches, cables, text, small objects.",
         data="Holes are drawn: in stage 1 `scratches` and `thin`, in stage 2 also `thick` ones (LaMa's settings but for "
-        "`scratches`), each as often.",
-        training=_TRAINED.format("inpainting-compact", _BF16)
-        + " Batch 8, patches 64×64 in stage 1, 128×128 in stage 2, L1 on the holes. The network sees holes that are filled "
+        "`scratches`), each as often, at the end `thin` twice as often as `thick`.",
+        training=_TRAINED.format("inpainting-compact", "bf16 mixed precision; the last leg Muon in float32")
+        + " Batch 8, patches 64×64 in stage 1, 128×128 in stage 2, L1 on the holes, −PSNR of the holes at the end. For the last leg the "
+        "network was deepened from 2.10 M parameters (`docs/models/grow.py`), stage 1 with it, untrained since; patches 64×64 "
+        "(batch 8), then 128×128 (batch 4). The network sees holes that are filled "
         "smoothly (`fill: smooth`) and adds to that; stage 1 began with the DIRformer of `realsr-x1-compact-stage1`.",
         limits="""- Much of what it gains over OpenCV's Telea in thick holes comes from the smooth filling it starts from: the row `smooth`.
 - By ST-LPIPS, which asks how a photo looks, Telea is ahead: smooth fillings are nearer to the truth on average and look blurred.
-- Trained with L1: large holes are filled with a smooth guess, not with invented things.
+- Trained with pixel losses: large holes are filled with a smooth guess, not with invented things.
 - Outside the hole every pixel stays as it was.""",
     ),
 }
