@@ -57,6 +57,20 @@ def test_previews_show_lq_result_and_gt(tmp_path: Path, model: Any) -> None:
         assert float(difference.abs().max()) < 0.05
 
 
+@pytest.mark.parametrize(
+    ("model", "degradation"), [(TINY_SR, "realsr"), (TINY_INPAINTING, "bicubic")], ids=["damage", "holes"]
+)
+def test_runs_of_any_seed_see_the_same(tmp_path: Path, model: Any, degradation: str) -> None:
+    """Scores of runs that differ in their seed can be compared: damage, holes and noise are the same."""
+    config = recipe(tmp_path, model)
+    data = config.data.model_copy(update={"degradation": degradation})
+    first, second = (Validation(config.model_copy(update={"seed": seed, "data": data})) for seed in (0, 1))
+    for a, b in zip(first.cases, second.cases, strict=True):
+        assert torch.equal(a.lq, b.lq)
+    network = tiny(model)
+    assert first.scores(network) == second.scores(network)
+
+
 def test_every_validation_of_a_run_leaves_a_preview(tmp_path: Path) -> None:
     """A run's folder has previews named by step."""
     config = recipe(tmp_path, TINY_SR)

@@ -60,7 +60,7 @@ class Case:
 
 
 class Validation:
-    """A score over the middle of each validation photo, degraded once, the same for the entire run.
+    """A score over the middle of each validation photo, degraded once, the same for runs of any seed.
 
     Super-resolution and real-world photos are scored by PSNR on Y without 4 border pixels, deblurred ones by
     PSNR on RGB, filled ones by PSNR in their holes.
@@ -68,7 +68,8 @@ class Validation:
 
     def __init__(self, config: TrainConfig) -> None:
         assert config.data.val is not None
-        self.task, self.seed, self.data = config.network.task, config.seed, config.data
+        # Not the run's seed: whatever a run draws, it is validated on the same degraded photos as all others.
+        self.task, self.seed, self.data = config.network.task, 0, config.data
         self.scale, self.step = config.network.scale, config.network.multiple * config.network.scale
         self.score = {"deblurring": "psnr", "inpainting": "psnr_hole"}.get(self.task, "psnr_y")
         degrade = None

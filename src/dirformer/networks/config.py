@@ -254,8 +254,8 @@ _SR_X4_COMPACT = ModelConfig(
     cpen_unshuffle=4,
     prior_dim=64,
 )
-# Tasks that keep the size, 3.0 G Mult-Adds at 256×256 (deblurring and inpainting are deeper: 4.3 and 4.4 G): half
-# the size inside, the depth where it is cheap.
+# Tasks that keep the size, 3.0 G Mult-Adds at 256×256: half the size inside, the depth where it is cheap.
+# Deblurring and inpainting are deeper (4.3 and 4.4 G).
 _COMPACT = replace(
     _SR_X4_COMPACT,
     task="realsr",
