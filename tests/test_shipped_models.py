@@ -25,7 +25,7 @@ from dirformer.evaluation.run import evaluate
 from dirformer.inference.restorer import Restorer
 from dirformer.networks.config import PRESETS
 from dirformer.photo import read_rgb
-from helpers import dirformer, picture
+from helpers import TINY_SR, dirformer, picture, tiny
 
 DEMO = Path(__file__).parents[1] / "docs" / "demo" / "photo.jpg"
 
@@ -39,6 +39,16 @@ def test_shipped_weights_are_whole(name: str) -> None:
     assert provenance["licence"] == CATALOG[name].licence
     assert provenance["steps"] > 0 and provenance["scores"] and provenance["recipe"]
     assert "/" not in str(provenance["recipe"])  # no paths of the machine it was trained on
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_readme_lists_what_is_shipped(name: str) -> None:
+    """The README's list of models has each with the parameters and the size of its file."""
+    readme = (DEMO.parents[2] / "README.md").read_text(encoding="utf-8")
+    parameters = sum(p.numel() for p in load(find_weights(name)).parameters())
+    row = next(line for line in readme.splitlines() if line.startswith(f"| [`{name}`]"))
+    assert f"| {parameters / 1e6:.2f} M |" in row
+    assert f"| {find_weights(name).stat().st_size / 1e6:.1f} MB |" in row
 
 
 @pytest.mark.parametrize("name", [n for n in CATALOG if not n.endswith("-gan")])
@@ -129,6 +139,21 @@ def test_one_command_restores_any_photo(tmp_path: Path) -> None:
     assert "realsr-x4-compact" in outcome.stdout and "realsr-x1-compact" in outcome.stdout
     assert read_rgb(tmp_path / "out" / "small.png").shape == (3, 128, 160)
     assert read_rgb(tmp_path / "out" / "large.png").shape == (3, 24, 1040)
+
+
+def test_a_deepened_network_restores_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New blocks change nothing until they are trained; fewer blocks than before are refused."""
+    monkeypatch.syspath_prepend(str(DEMO.parents[1] / "models"))
+    from grow import deepened
+
+    small = tiny(TINY_SR)
+    large = deepened(small, {"blocks": [2, 3, 2, 2], "refinement_blocks": 3})
+    assert large.config.blocks == (2, 3, 2, 2) and large.config.refinement_blocks == 3
+    lq, prior = torch.rand(1, 3, 16, 24), torch.rand(1, small.config.prior_dim)
+    with torch.no_grad():
+        torch.testing.assert_close(large.dirformer(lq, prior), small.dirformer(lq, prior), rtol=0, atol=1e-5)
+    with pytest.raises(SystemExit, match="expected more blocks than before and nothing else"):
+        deepened(large, {"refinement_blocks": 1})
 
 
 def test_the_validation_sets_are_those_of_the_manifest(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,14 @@ HEADLINES = {
     "psnr_shifted": ("psnr_shifted", "PSNR, best shift"),
 }
 """Protocol (or a metric that stands for it) → the score that the README shows, and what it is called there."""
-README_HEAD = "| set | score | without | with |\n|---|---|---|---|\n"
+MODELS_HEAD = "| model | task | parameters | Mult-Adds | file |\n|---|---|---|---|---|\n"
+TASKS = {
+    "sr": "super-resolution",
+    "realsr": "real-world restoration",
+    "deblurring": "motion deblurring",
+    "inpainting": "inpainting",
+}
+SCORES_HEAD = "| set | score | without | with |\n|---|---|---|---|\n"
 
 
 def score(name: str, data: Path) -> list[dict[str, Any]]:
@@ -98,12 +105,22 @@ def _cell(metric: str, values: dict[str, Any], *, gain: bool) -> str:
     return text
 
 
+def figures(name: str) -> tuple[float, float, int, float]:
+    """Return a model's parameters (millions), Mult-Adds (G), the side of the input they count for, and its MB."""
+    model = load(CATALOG[name].path)
+    side = 64 if model.config.scale == 4 else 256
+    giga = cost(name, (side, side), measure=False)["total"]["mult_adds"] / 1e9
+    return (
+        sum(p.numel() for p in model.parameters()) / 1e6,
+        giga,
+        side,
+        CATALOG[name].path.stat().st_size / 1e6,
+    )
+
+
 def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -> str:
     """Return a model's card."""
-    text, model = CARDS[name], load(CATALOG[name].path)
-    size = 64 if model.config.scale == 4 else 256
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    giga = cost(name, (size, size), measure=False)["total"]["mult_adds"] / 1e9
+    text, (millions, giga, size, megabytes) = CARDS[name], figures(name)
     scores = read_header(CATALOG[name].path)["provenance"]["scores"]
     gap = scores["oracle_minus_stage2"]
     rows = [
@@ -118,7 +135,7 @@ def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -
         (
             f"{text.summary} A stage-2 DiffIR of {millions:.2f} M parameters (CPEN, denoiser, DIRformer) and "
             f"{giga:.2f} G Mult-Adds at a {size}×{size} input (`dirformer cost {name} --size {size}`), float16, "
-            f"{CATALOG[name].path.stat().st_size / 1e6:.1f} MB. {text.teacher}"
+            f"{megabytes:.1f} MB. {text.teacher}"
         ),
         DATA_SECTION,
         text.data,
@@ -170,15 +187,36 @@ def main(data: str, *names: str) -> None:
     scores = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}) | fresh
     scores = {name: scores[name] for name in CATALOG if name in scores}
     path.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    write(scores)
+
+
+def write(scores: dict[str, Any]) -> None:
+    """Write cards, tables and the README's, from scores and what the files themselves say."""
     lines = (HERE / "legs.jsonl").read_text(encoding="utf-8").splitlines()
     legs = [json.loads(line) for line in lines]
     for name, entries in scores.items():
         (WEIGHTS / f"{name}.md").write_text(card(name, entries, legs), encoding="utf-8")
     (HERE / "README.md").write_text(overview(scores), encoding="utf-8")
     readme = HERE.parents[1] / "README.md"
-    head, _, tail = readme.read_text(encoding="utf-8").partition(README_HEAD)
-    tail = tail[tail.index("\n\n") :]
-    readme.write_text(head + README_HEAD + "\n".join(headlines(scores)) + tail, encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    for head, rows in ((MODELS_HEAD, models(list(scores))), (SCORES_HEAD, headlines(scores))):
+        before, _, behind = text.partition(head)
+        text = before + head + "\n".join(rows) + behind[behind.index("\n\n") :]
+    readme.write_text(text, encoding="utf-8")
+
+
+def models(names: list[str]) -> list[str]:
+    """Return the rows of the README's list of models."""
+    rows = []
+    for name in names:
+        millions, giga, side, megabytes = figures(name)
+        entry = CATALOG[name]
+        task = TASKS[entry.task] + (f" ×{entry.scale}" if entry.task in ("sr", "realsr") else "")
+        rows.append(
+            f"| [`{name}`](src/dirformer/weights/{name}.md) | {task} | {millions:.2f} M "
+            f"| {giga:.2f} G at {side}×{side} | {megabytes:.1f} MB |"
+        )
+    return rows
 
 
 def headlines(scores: dict[str, Any]) -> list[str]:

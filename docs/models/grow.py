@@ -28,7 +28,8 @@ def main(stage1: str, stage2: str, out: str, *fields: str) -> None:
     changes = {name: yaml.safe_load(value) for name, value in (field.split("=", 1) for field in fields)}
     for stage, name in ((1, stage1), (2, stage2)):
         path = find_weights(Path(name))
-        small, large = load(path), deepened(load(path), changes)
+        small = load(path)
+        large = deepened(small, changes)
         lq, prior = torch.rand(1, small.config.in_channels, 64, 64), torch.rand(1, small.config.prior_dim)
         with torch.no_grad():
             before, after = small.dirformer(lq, prior), large.dirformer(lq, prior)

@@ -24,8 +24,7 @@ RUNS = Path("runs/legs")
 def main(name: str, data: str, minutes: str) -> None:
     fields = [f"data.train={data}/photos", f"out={RUNS}", *validation_overrides(name, Path(data))]
     if name.startswith("deblurring"):
-        pairs = real_pairs(Path(data))
-        fields += [f"data.without={data}/photos_val.txt", f"data.pairs={pairs}", "data.pairs_share=0.2"]
+        fields += real_blur(Path(data))
     try:
         find_weights(name)
         stage1, start, left = f"{name}-stage1", [f"init={name}"], float(minutes)
@@ -43,8 +42,8 @@ def best(run: str) -> Path:
     return RUNS / run / "best.safetensors"
 
 
-def real_pairs(data: Path) -> Path:
-    """Write a list of the pairs of real blur there are, GoPro's two ten times; return its path."""
+def real_blur(data: Path) -> list[str]:
+    """Return the fields that mix real blur in; write the list of pairs there are, GoPro's two ten times."""
     pairs = sorted((data / "deblur" / "train").glob("*/blur/*"))
     lines = [
         f"{p.resolve()}\t{(p.parents[1] / 'sharp' / p.name).resolve()}"
@@ -53,7 +52,7 @@ def real_pairs(data: Path) -> Path:
     ]
     RUNS.mkdir(parents=True, exist_ok=True)
     (RUNS / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return RUNS / "pairs.txt"
+    return [f"data.without={data}/photos_val.txt", f"data.pairs={RUNS}/pairs.txt", "data.pairs_share=0.2"]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from leg import real_pairs
+from leg import real_blur
 from sets import MODELS, validation_overrides
 
 from dirformer.evaluation.sweeps import Sweep
@@ -40,7 +40,7 @@ def compare(name: str, data: Path, overrides: list[str]) -> None:
         *validation_overrides(name, data),
     ]
     if name.startswith("deblurring"):
-        fields += [f"data.without={data}/photos_val.txt", f"data.pairs={real_pairs(data)}"]
+        fields += real_blur(data)
     if name.startswith("inpainting"):
         fields.append("data.masks=[scratches,thin,thick]")
     result = Sweep("worth", [*fields, *overrides]).run()

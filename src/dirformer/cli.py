@@ -53,7 +53,9 @@ def restore(
     storage: Annotated[str, typer.Option(help="Feature maps in 32bit or, at a loss, 16bit.")] = "32bit",
     context: Annotated[
         str,
-        typer.Option(help="What attention sums over: image, window, window-prior (also the IPR) or auto."),
+        typer.Option(
+            help="What attention sums over: image, window, window-prior (also the IPR); auto: as files ask."
+        ),
     ] = "auto",
     window: Annotated[
         int | None, typer.Option(help="Side of a window in pixels; default: the training patch.", min=1)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -143,6 +143,17 @@ def check_suffix(path: Path) -> None:
 def list_photos(folder: Path) -> list[Path]:
     """Return the photos of a folder, by name; not of folders below it."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def turned(photo: Shaped[Tensor, "c h w"], turn: int) -> Shaped[Tensor, "c y x"]:
+    """Return one of a photo's eight turns: by `turn` quarters, from 4 on then flipped left to right."""
+    photo = torch.rot90(photo, turn % 4, (1, 2))
+    return photo.flip(2) if turn >= 4 else photo
+
+
+def turned_back(photo: Shaped[Tensor, "c h w"], turn: int) -> Shaped[Tensor, "c y x"]:
+    """Undo `turned`."""
+    return torch.rot90(photo.flip(2) if turn >= 4 else photo, -(turn % 4), (1, 2))
 
 
 def side_by_side(photos: Iterable[Float[Tensor, "3 h w"]], gap: int = 8) -> Float[Tensor, "3 h W"]:

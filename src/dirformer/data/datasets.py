@@ -24,7 +24,7 @@ from dirformer.degradations.base import integer, uniform
 from dirformer.degradations.masks import MaskSettings, draw_window
 from dirformer.device import seeded_generator
 from dirformer.errors import DataError
-from dirformer.photo import read_mask, read_rgb
+from dirformer.photo import read_mask, read_rgb, turned
 
 Key = int | tuple[int, int]
 """Which sample, and with which side of the crop if not the data set's own."""
@@ -256,8 +256,7 @@ def _place(photo: Tensor, side: int, generator: torch.Generator) -> tuple[int, i
 
 def _crop(photo: Tensor, place: tuple[int, int], side: int, turn: int) -> Tensor:
     top, left = place
-    crop = torch.rot90(photo[:, top : top + side, left : left + side], turn % 4, (1, 2))
-    return (crop.flip(2) if turn >= 4 else crop).contiguous()
+    return turned(photo[:, top : top + side, left : left + side], turn).contiguous()
 
 
 AtStep = int | Callable[[int], int]

@@ -24,6 +24,7 @@ from dirformer.errors import CheckpointError, ConfigError, PhotoError
 from dirformer.inference.plan import parse_bytes, process_memory
 from dirformer.inference.streaming import Engine
 from dirformer.networks.holes import inpainting_input
+from dirformer.photo import turned, turned_back
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORAGES = {"32bit": torch.float32, "16bit": torch.bfloat16}
@@ -186,17 +187,6 @@ def _facts(weights: Path) -> dict[str, Any]:
     except CheckpointError:
         return {}
     return facts
-
-
-def turned(photo: Float[Tensor, "c h w"], turn: int) -> Float[Tensor, "c y x"]:
-    """Return one of a photo's eight turns: by `turn` quarters, from 4 on flipped left to right before."""
-    return torch.rot90(photo.flip(2) if turn >= 4 else photo, turn % 4, (1, 2)).contiguous()
-
-
-def turned_back(photo: Float[Tensor, "c h w"], turn: int) -> Float[Tensor, "c y x"]:
-    """Undo `turned`."""
-    photo = torch.rot90(photo, -(turn % 4), (1, 2))
-    return photo.flip(2) if turn >= 4 else photo
 
 
 def pad_to_multiple(x: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c H W"]:
