@@ -111,7 +111,7 @@ def test_gradients_reach_everything_that_is_trained(photos: Path, stage: int) ->
     )
     current = STAGES[stage](config)
     lq, gt = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
-    losses = current.losses(batch(lq, gt))
+    losses = current.losses(current.draw(batch(lq, gt)))
     assert set(losses) == ({"image"} if stage == 1 else {"image", "prior"})
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in current.model.parameters())
@@ -139,7 +139,9 @@ def stage2(photos: Path, **fields: Any) -> Any:
 def test_joint_training_reaches_the_prior_through_the_photo(photos: Path) -> None:
     """V3: the photo's loss alone teaches CPEN and denoiser, through all T steps."""
     current = stage2(photos)
-    current.losses(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))["image"].backward()
+    current.losses(current.draw(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64))))[
+        "image"
+    ].backward()
     assert reached(current.model) == {"cpen", "denoiser", "dirformer"}
 
 
@@ -147,7 +149,7 @@ def test_joint_training_reaches_the_prior_through_the_photo(photos: Path) -> Non
 def test_separate_training_leaves_the_dirformer_alone(photos: Path, target: str) -> None:
     """V2: a step at a random t teaches CPEN and denoiser; the DIRformer stays as stage 1 left it."""
     current = stage2(photos, training="separate", model=TINY_SR.to_dict() | {"target": target})
-    losses = current.losses(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
+    losses = current.losses(current.draw(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64))))
     assert set(losses) == {"prior"}
     losses["prior"].backward()
     assert reached(current.model) == {"cpen", "denoiser"}
@@ -158,7 +160,7 @@ def test_without_diffusion_the_condition_is_the_estimate(photos: Path) -> None:
     """V1: with T = 0, CPEN's own output is compared with stage 1's IPR and guides the DIRformer."""
     current = stage2(photos, model=TINY_SR.to_dict() | {"timesteps": 0})
     lq, gt = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
-    losses = current.losses(batch(lq, gt))
+    losses = current.losses(current.draw(batch(lq, gt)))
     with torch.no_grad():
         expected = (current.model.cpen(lq) - current.teacher(lq, gt)).abs().mean()
     assert float(losses["prior"].detach()) == pytest.approx(float(expected))
@@ -170,7 +172,7 @@ def test_without_diffusion_the_condition_is_the_estimate(photos: Path) -> None:
 def test_prior_losses_are_chosen_by_the_recipe(photos: Path, kind: str) -> None:
     """Eqs. 13 to 15 by name, weighted."""
     current = stage2(photos, loss={"prior_kind": kind, "prior": 2.0})
-    losses = current.losses(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
+    losses = current.losses(current.draw(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64))))
     assert losses["prior"] > 0
 
 
@@ -247,15 +249,15 @@ def test_stage_two_computes_in_the_precision_of_the_recipe(photos: Path, fields:
 
 
 def test_a_gradient_that_is_not_finite_rolls_back(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clipping meets it before the weights do."""
+    """It is met in the step that it spoils, before anything is saved."""
     config = recipe(photos, steps=4, save_every=1, optimiser={"clip": 1.0})
     original, poisoned = loop._Run.clip, []
 
-    def clip(self: Any, model: Any, optimiser: Any) -> None:
+    def clip(self: Any, model: Any, optimiser: Any) -> torch.Tensor | None:
         if self.step == 2 and not poisoned:
             poisoned.append(True)
             next(self.network.parameters()).grad.fill_(float("inf"))
-        original(self, model, optimiser)
+        return original(self, model, optimiser)
 
     monkeypatch.setattr(loop._Run, "clip", clip)
     lines: list[str] = []

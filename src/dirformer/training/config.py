@@ -214,6 +214,9 @@ class TrainConfig(_Section):
     compile: bool = False
     """torch.compile the DIRformer: minutes at the start. On a CPU the kernels of ours are faster than what
     it makes, and they are left out under it."""
+    graphs: bool = False
+    """Record the kernels of a step once for each shape of a batch and launch them together: on a fast GPU
+    small networks otherwise wait for Python most of the time. One CUDA device."""
     devices: int | Literal["auto"] = 1
     """Devices of each node that share a step, each with `data.batch` samples; auto takes all there are."""
     nodes: int = Field(1, ge=1)

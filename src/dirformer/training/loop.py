@@ -45,6 +45,7 @@ from dirformer.memory import PeakMemory, peak_mib
 from dirformer.networks.diffir import DiffIR
 from dirformer.training.config import TrainConfig
 from dirformer.training.devices import Methods, Wrapped, open_fabric
+from dirformer.training.graphs import Recorder, require_graphs
 from dirformer.training.logs import Log
 from dirformer.training.optimisers import optimiser_of
 from dirformer.training.samples import Batch, Samples
@@ -68,6 +69,7 @@ CHANGEABLE = {
     "devices",
     "nodes",
     "compile",
+    "graphs",
 }
 """Fields that may differ when a run goes on; any other would make it another run."""
 TRIAL_STEPS = 10
@@ -148,6 +150,11 @@ class _Run:
         fabric.to_device(self.stage.frozen)
         self.step, self.best, self.rollbacks = 0, float("-inf"), 0
         self.good = 0
+        self.recorder: Recorder | None = None
+        if config.graphs:
+            require_graphs(config, fabric)
+            networks = [n for n in (self.network, self.adversary) if n is not None]
+            self.recorder = Recorder(self.gradients, networks)
         self.log = Log(config, active=fabric.is_global_zero)
 
     def loop(self, validate: Validate | None) -> None:
@@ -212,7 +219,7 @@ class _Run:
             world=self.fabric.world_size,
         )
 
-    def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
+    def train_step(self, raw: dict[str, Any]) -> dict[str, float]:
         """One step of the optimiser, and of the adversary's where there is one."""
         config = self.config
         factor = config.recovery.factor**self.rollbacks
@@ -220,38 +227,44 @@ class _Run:
         if self.step == config.warmup.steps > 0:
             # As released: the joint phase begins with a fresh Adam.
             self.optimiser.optimizer.state.clear()
-        prepared = self.samples.prepare(batch, self.step, self.fabric.device)
-        parts = _split(prepared, config.accumulate)
+        batch = self.stage.draw(self.samples.prepare(raw, self.step, self.fabric.device))
+        if self.recorder is None:
+            losses = self.gradients(batch)
+        else:
+            losses = self.recorder(batch, self.step < config.warmup.steps)
+        norms = [self.clip(self.model, self.optimiser)]
+        self.optimiser.step()
+        if "discriminator" in losses:  # not in a warm-up
+            rate = learning_rate(self.step + 1, config.steps, config.adversary)
+            _set_rate(self.adversary_optimiser, factor * rate)
+            norms.append(self.clip(self.judge, self.adversary_optimiser))
+            self.adversary_optimiser.step()
+        self.step += 1
+        _average_into(self.average, self.network, config.ema, self.step)
+        return self.finite(losses, norms)
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the gradients of a batch; return the losses, means over it and over all devices.
+
+        The adversary learns from what the network restored before this step's change.
+        """
+        parts = _split(batch, self.config.accumulate)
         self.optimiser.zero_grad()
-        values: dict[str, float] = {}
+        losses: dict[str, Tensor] = {}
         restored: list[Tensor | None] = []
         for number, part in enumerate(parts, start=1):
             with self.unsynchronised(self.model if number < len(parts) else None, self.judge):
-                values = _summed(values, self.backward(self.stage.losses(part)))
+                losses = _summed(losses, self.backward(self.stage.losses(part)))
             restored.append(self.stage.restored)
-        self.clip(self.model, self.optimiser)
-        self.optimiser.step()
-        if "adversarial" in values:  # not in a warm-up
-            values |= self.train_adversary(parts, restored, factor)
-        self.step += 1
-        _average_into(self.average, self.network, config.ema, self.step)
-        return values
-
-    def train_adversary(
-        self, parts: list[Batch], restored: list[Tensor | None], factor: float
-    ) -> dict[str, float]:
-        """One step of the adversary on what the network restored in this step, before its own."""
-        config = self.config
-        _set_rate(self.adversary_optimiser, factor * learning_rate(self.step, config.steps, config.adversary))
+        if "adversarial" not in losses:
+            return losses
         self.adversary_optimiser.zero_grad()
-        values: dict[str, float] = {}
+        verdict: dict[str, Tensor] = {}
         for number, (part, photo) in enumerate(zip(parts, restored, strict=True), start=1):
             assert photo is not None
             with self.unsynchronised(self.judge if number < len(parts) else None):
-                values = _summed(values, self.backward(self.stage.adversary_losses(part, photo)))
-        self.clip(self.judge, self.adversary_optimiser)
-        self.adversary_optimiser.step()
-        return values
+                verdict = _summed(verdict, self.backward(self.stage.adversary_losses(part, photo)))
+        return losses | verdict
 
     def unsynchronised(self, *networks: Any) -> ExitStack:
         """Within this, gradients of these networks are not averaged over devices: not yet, or not wanted."""
@@ -261,7 +274,7 @@ class _Run:
                 stack.enter_context(self.fabric.no_backward_sync(network))
         return stack
 
-    def backward(self, losses: dict[str, Tensor]) -> dict[str, float]:
+    def backward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add the gradient of the losses' share in a step; return their share of the values.
 
         The values are means over all devices, so that all see a loss that is not finite on one.
@@ -271,22 +284,27 @@ class _Run:
         means = together.detach().clone()
         if self.fabric.world_size > 1:
             means = self.fabric.all_reduce(means)
-        values = {name: value / share for name, value in zip(losses, means.tolist(), strict=True)}
-        if not all(math.isfinite(value) for value in values.values()):
-            parts = ", ".join(f"{name} {value}" for name, value in values.items())
-            raise _DivergedError(f"loss is not finite at step {self.step + 1} ({parts})")
         self.fabric.backward(together.sum() / share)
-        return values
+        return dict(zip(losses, means / share, strict=True))
 
-    def clip(self, model: Any, optimiser: Any) -> None:
-        """Bound the norm of a network's gradient, where the recipe says so."""
+    def clip(self, model: Any, optimiser: Any) -> Tensor | None:
+        """Bound the norm of a network's gradient, where the recipe says so; return what it was."""
         limit = self.config.optimiser.clip
         if limit is None:
-            return
+            return None
         norm = self.fabric.clip_gradients(model, optimiser, max_norm=limit, error_if_nonfinite=False)
-        # In float16 the scaler skips such a step by itself.
-        if self.config.precision != "16-mixed" and not bool(norm.isfinite()):
-            raise _DivergedError(f"gradient is not finite at step {self.step + 1}")
+        # In float16 the scaler skips a step without a finite gradient by itself.
+        return None if self.config.precision == "16-mixed" else norm
+
+    def finite(self, losses: dict[str, Tensor], norms: list[Tensor | None]) -> dict[str, float]:
+        """Return the losses of the step that was made; this alone waits for the device."""
+        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        if not all(math.isfinite(value) for value in values.values()):
+            parts = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise _DivergedError(f"loss is not finite at step {self.step} ({parts})")
+        if not all(bool(norm.isfinite()) for norm in norms if norm is not None):
+            raise _DivergedError(f"gradient is not finite at step {self.step}")
+        return values
 
     def validate(self, validate: Validate) -> None:
         """Score the average, keep the best; a score far below the best is a collapse."""
@@ -512,13 +530,15 @@ def _split(batch: Batch, parts: int) -> list[Batch]:
             batch.step,
             mask=None if batch.mask is None else batch.mask[place],
             plain=None if batch.plain is None else batch.plain[place],
+            noise=None if batch.noise is None else batch.noise[:, place],
+            index=None if batch.index is None else batch.index[place],
         )
         for place in places
     ]
 
 
-def _summed(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    return {name: one.get(name, 0.0) + value for name, value in other.items()}
+def _summed(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one[name] + value for name, value in other.items()} if one else other
 
 
 @torch.no_grad()

@@ -40,8 +40,8 @@ def negative_psnr(
     error = (restored - gt).square().mean(1, keepdim=True)
     weight = torch.ones_like(error) if mask is None else known * (1 - mask) + hole * mask
     total = weight.flatten(1).sum(1)
-    counts = total > 0
-    mse = (weight * error).flatten(1).sum(1)[counts] / total[counts]
+    # A sample without any weight gets an error of 1, whose logarithm is nothing.
+    mse = torch.where(total > 0, (weight * error).flatten(1).sum(1) / total.clamp_min(1e-10), 1.0)
     # A perfect sample has a PSNR of 100 dB and a finite slope.
     return 10 * torch.log10(mse + 1e-10).sum() / len(error)
 

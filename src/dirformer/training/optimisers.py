@@ -71,17 +71,17 @@ class Muon(torch.optim.Adam):
 
     def _move(self, params: list[Tensor], rate: float) -> None:
         """Move matrices of one shape."""
-        ahead = []
         for p in params:
-            assert p.grad is not None
             if not self.state[p]:  # Adam wants a step of every state it loads
                 self.state[p] = {"step": torch.zeros(()), "momentum": torch.zeros_like(p)}
-            momentum = self.state[p]["momentum"].lerp_(p.grad, 1 - MOMENTUM)
-            ahead.append(p.grad.lerp(momentum, MOMENTUM).flatten(1))
-        updates = orthogonalised(torch.stack(ahead))
+        gradients: list[Tensor] = [p.grad for p in params if p.grad is not None]
+        momenta: list[Tensor] = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # noqa: SLF001
+        updates = orthogonalised(torch.stack([matrix.flatten(1) for matrix in ahead]))
         scale = ADAM_RMS * max(updates.shape[1:]) ** 0.5
-        for p, update in zip(params, updates, strict=True):
-            p.sub_(update.view_as(p), alpha=rate * scale)
+        moves = [update.view_as(p) for p, update in zip(params, updates, strict=True)]
+        torch._foreach_add_(params, moves, alpha=-rate * scale)
 
 
 def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:

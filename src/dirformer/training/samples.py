@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,6 +43,10 @@ class Batch:
     """1 in holes, in inpainting."""
     plain: Float[Tensor, "b 3 H W"] | None = None
     """The GT as photographed, where `gt` is sharpened: what an adversary takes for real."""
+    noise: Float[Tensor, "n b p"] | None = None
+    """What stage 2 adds to the IPR (`Stage2.draw`)."""
+    index: Int[Tensor, "b"] | None = None
+    """Each photo's step of the chain, where they are learned one at a time."""
 
     @property
     def real(self) -> Float[Tensor, "b 3 H W"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,8 +50,12 @@ class Stage(Protocol):
         """What the last `losses` restored, a constant; None without an adversary."""
         ...
 
+    def draw(self, batch: Batch) -> Batch:
+        """Return the batch with all that is random in its losses."""
+        ...
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted losses of the model by name."""
+        """Return the weighted losses of the model by name, from what `draw` gave."""
         ...
 
     def adversary_losses(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
@@ -159,6 +164,10 @@ class Stage1(_Judged):
             _require_same(config, self.model, "init")
         _recompute(self.model, config)
 
+    def draw(self, batch: Batch) -> Batch:
+        """Nothing is random here."""
+        return batch
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the photo."""
         return self.photo(self.model(batch.lq, batch.gt), batch)
@@ -200,14 +209,24 @@ class Stage2(_Judged):
         self.timesteps, self.target = config.network.timesteps, config.network.target
         self.noise_shape = self.model.noise_shape
 
+    def draw(self, batch: Batch) -> Batch:
+        """Draw each photo's noise, and its step of the chain where they are learned one at a time."""
+        noise = torch.stack([torch.randn(self.noise_shape, generator=g) for g in batch.generators], dim=1)
+        batch = replace(batch, noise=noise.to(batch.lq))
+        if not self.separate:
+            return batch
+        index = torch.stack([torch.randint(self.timesteps, (), generator=g) for g in batch.generators])
+        return replace(batch, index=index.to(batch.lq.device))
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the phase that the step is in."""
         with torch.no_grad():
             prior = self.teacher(batch.lq, batch.gt)
-        noise = torch.stack([torch.randn(self.noise_shape, generator=g) for g in batch.generators], dim=1)
-        noise = noise.to(prior)
-        if self.separate:
-            return self._one_random_step(batch, prior, noise)
+        noise = batch.noise
+        assert noise is not None
+        if batch.index is not None:
+            prediction = self.model.predict_at(batch.lq, prior, noise[0], batch.index)
+            return self._prior(prediction, prior if self.target == "x0" else noise[0])
         if batch.step < self.warmup_steps:
             return self._prior(self.model.estimate_back(batch.lq, prior, noise)[-1], prior)
         restored, estimates = self.model.restore_and_estimate(batch.lq, prior, noise)
@@ -215,12 +234,6 @@ class Stage2(_Judged):
 
     def _prior(self, estimate: Tensor, prior: Tensor) -> dict[str, Tensor]:
         return {"prior": self.weights.prior * self.prior_loss(estimate, prior)}
-
-    def _one_random_step(self, batch: Batch, prior: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        index = torch.stack([torch.randint(self.timesteps, (), generator=g) for g in batch.generators])
-        prediction = self.model.predict_at(batch.lq, prior, noise[0], index.to(prior.device))
-        target = prior if self.target == "x0" else noise[0]
-        return self._prior(prediction, target)
 
 
 STAGES: dict[int, type[Stage1 | Stage2]] = {1: Stage1, 2: Stage2}

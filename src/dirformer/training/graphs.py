@@ -1,0 +1,99 @@
+"""CUDA graphs: the kernels of a step, recorded once and then launched together.
+
+A step of a small network is some five thousand kernels of a few microseconds each; launching them one by one
+takes a CPU several times as long as a fast GPU needs to run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dirformer.errors import ConfigError
+from dirformer.training.config import TrainConfig
+from dirformer.training.samples import Batch
+
+WARM = 3
+"""Runs before a recording, in which libraries choose kernels and allocate what they keep."""
+INPUTS = ("lq", "gt", "mask", "plain", "noise", "index")
+"""What of a batch is a tensor."""
+
+
+@dataclass(frozen=True)
+class _Recording:
+    graph: Any
+    batch: Batch
+    """What the graph reads."""
+    losses: dict[str, Tensor]
+    gradients: list[Tensor | None]
+    """What it writes."""
+
+
+class Recorder:
+    """A function that computes gradients from a batch, recorded for each shape of it, and replayed."""
+
+    def __init__(self, function: Callable[[Batch], dict[str, Tensor]], networks: list[nn.Module]) -> None:
+        """Take a function that launches kernels and does nothing else; it fills the networks' gradients."""
+        self.function = function
+        self.parameters = [p for network in networks for p in network.parameters()]
+        self.buffers = [b for network in networks for b in network.buffers()]
+        self.recordings: dict[Any, _Recording] = {}
+
+    def __call__(self, batch: Batch, phase: object) -> dict[str, Tensor]:
+        """Do what the function does; the losses are valid until the next call.
+
+        `phase` names which of the function's ways a batch takes, where there are several.
+        """
+        key = (phase, *(None if t is None else t.shape for t in _inputs(batch)))
+        if key not in self.recordings:
+            self.recordings[key] = self._record(batch)
+        recording = self.recordings[key]
+        for ours, theirs in zip(_inputs(recording.batch), _inputs(batch), strict=True):
+            if ours is not None and theirs is not None:
+                ours.copy_(theirs)
+        for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):
+            parameter.grad = gradient
+        recording.graph.replay()
+        return recording.losses
+
+    def _record(self, batch: Batch) -> _Recording:
+        ours: Any = {n: t.clone() for n, t in zip(INPUTS, _inputs(batch), strict=True) if t is not None}
+        batch = replace(batch, **ours)
+        # Spectral norms move with every forward pass; those made here must leave no trace.
+        before = [buffer.clone() for buffer in self.buffers]
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM):
+                self.function(batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        for parameter in self.parameters:
+            parameter.grad = None  # the recording makes gradients of its own
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            losses = self.function(batch)
+        for buffer, value in zip(self.buffers, before, strict=True):
+            buffer.copy_(value)
+        return _Recording(graph, batch, losses, [parameter.grad for parameter in self.parameters])
+
+
+def require_graphs(config: TrainConfig, fabric: Any) -> None:
+    """Raise ConfigError if this run cannot be recorded."""
+    if fabric.device.type != "cuda" or fabric.world_size > 1:
+        raise ConfigError(
+            f"graphs=true records the kernels of one CUDA device; this run has {fabric.world_size} "
+            f"({fabric.device.type}); set graphs=false"
+        )
+    if config.checkpoint_activations or config.precision == "16-mixed":
+        raise ConfigError(
+            "graphs=true goes with neither checkpoint_activations nor precision=16-mixed, "
+            "which decide things on the way"
+        )
+
+
+def _inputs(batch: Batch) -> list[Tensor | None]:
+    return [getattr(batch, name) for name in INPUTS]
