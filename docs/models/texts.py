@@ -40,7 +40,7 @@ the same sources."""
 LICENCE_SECTION = """## Licence
 The weights are Apache-2.0. They hold no photo; the photos keep their own licences."""
 
-_TRAINED = "Recipes `{0}-stage1` and `{0}-stage2`, Adam with cosine decay, {1}, on CPU cores alone."
+_TRAINED = "Recipes `{0}-stage1` and `{0}-stage2`, Adam with cosine decay, {1}, on CPU cores."
 _BF16 = "bf16 mixed precision"
 
 CARDS = {
@@ -94,11 +94,12 @@ CARDS = {
     "inpainting-compact": Text(
         summary="Fills holes that a mask marks (white = hole): scratches, cables, text, small objects.",
         data="Holes are drawn: in stage 1 `scratches` and `thin`, in stage 2 also `thick` ones (LaMa's settings but for "
-        "`scratches`), each as often, at the end `thin` twice as often as `thick`.",
-        training=_TRAINED.format("inpainting-compact", "bf16 mixed precision; the last leg Muon in float32")
-        + " Batch 8, patches 64×64 in stage 1, 128×128 in stage 2, L1 on the holes, −PSNR of the holes at the end. For the last leg the "
+        "`scratches`), each as often, later `thin` twice as often as `thick`, at the end `thick` twice as often as `thin`.",
+        training=_TRAINED.format("inpainting-compact", "bf16 mixed precision; later legs Muon, in float32")
+        + " Batch 8, patches 64×64 in stage 1, 128×128 in stage 2, L1 on the holes, −PSNR of the holes later. Then the "
         "network was deepened from 2.10 M parameters (`docs/models/grow.py`), stage 1 with it, untrained since; patches 64×64 "
-        "(batch 8), then 128×128 (batch 4). The network sees holes that are filled "
+        "(batch 8), then 128×128 (batch 4). The last leg ran on a GPU for eight minutes (bf16, batch 32 of 128×128 to 8 of 256×256, `thick` "
+        "twice as often as `thin`). The network sees holes that are filled "
         "smoothly (`fill: smooth`) and adds to that; stage 1 began with the DIRformer of `realsr-x1-compact-stage1`.",
         limits="""- Much of what it gains over OpenCV's Telea in thick holes comes from the smooth filling it starts from: the row `smooth`.
 - By ST-LPIPS, which asks how a photo looks, Telea is ahead: smooth fillings are nearer to the truth on average and look blurred.

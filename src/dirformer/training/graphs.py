@@ -1,6 +1,6 @@
 """CUDA graphs: the kernels of a step, recorded once and then launched together.
 
-A step of a small network is some five thousand kernels of a few microseconds each; launching them one by one
+A step of a small network is thousands of kernels of a few microseconds each; launching them one by one
 takes a CPU several times as long as a fast GPU needs to run them.
 """
 
