@@ -150,11 +150,12 @@ class _Run:
         fabric.to_device(self.stage.frozen)
         self.step, self.best, self.rollbacks = 0, float("-inf"), 0
         self.good = 0
+        self.judged: list[tuple[Batch, Tensor]] = []
         self.recorder: Recorder | None = None
         if config.graphs:
             require_graphs(config, fabric)
             networks = [n for n in (self.network, self.adversary) if n is not None]
-            self.recorder = Recorder(self.gradients, networks)
+            self.recorder = Recorder(self.all_gradients, networks)
         self.log = Log(config, active=fabric.is_global_zero)
 
     def loop(self, validate: Validate | None) -> None:
@@ -234,8 +235,10 @@ class _Run:
             losses = self.recorder(batch, self.step < config.warmup.steps)
         norms = [self.clip(self.model, self.optimiser)]
         self.optimiser.step()
-        if "discriminator" in losses:  # not in a warm-up
-            rate = learning_rate(self.step + 1, config.steps, config.adversary)
+        if "adversarial" in losses:  # not in a warm-up
+            if self.recorder is None:
+                losses |= self.adversary_gradients()
+            rate = learning_rate(self.step, config.steps, config.adversary)
             _set_rate(self.adversary_optimiser, factor * rate)
             norms.append(self.clip(self.judge, self.adversary_optimiser))
             self.adversary_optimiser.step()
@@ -244,27 +247,31 @@ class _Run:
         return self.finite(losses, norms)
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the gradients of a batch; return the losses, means over it and over all devices.
-
-        The adversary learns from what the network restored before this step's change.
-        """
+        """Compute the network's gradients; return the losses, means over the batch and over all devices."""
         parts = _split(batch, self.config.accumulate)
         self.optimiser.zero_grad()
         losses: dict[str, Tensor] = {}
-        restored: list[Tensor | None] = []
+        self.judged = []
         for number, part in enumerate(parts, start=1):
             with self.unsynchronised(self.model if number < len(parts) else None, self.judge):
                 losses = _summed(losses, self.backward(self.stage.losses(part)))
-            restored.append(self.stage.restored)
-        if "adversarial" not in losses:
-            return losses
+            if self.stage.restored is not None:
+                self.judged.append((part, self.stage.restored))
+        return losses
+
+    def adversary_gradients(self) -> dict[str, Tensor]:
+        """Compute the adversary's, from what the network restored in this step, before its own change."""
         self.adversary_optimiser.zero_grad()
-        verdict: dict[str, Tensor] = {}
-        for number, (part, photo) in enumerate(zip(parts, restored, strict=True), start=1):
-            assert photo is not None
-            with self.unsynchronised(self.judge if number < len(parts) else None):
-                verdict = _summed(verdict, self.backward(self.stage.adversary_losses(part, photo)))
-        return losses | verdict
+        losses: dict[str, Tensor] = {}
+        for number, (part, restored) in enumerate(self.judged, start=1):
+            with self.unsynchronised(self.judge if number < len(self.judged) else None):
+                losses = _summed(losses, self.backward(self.stage.adversary_losses(part, restored)))
+        return losses
+
+    def all_gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute both: neither depends on the other's change."""
+        losses = self.gradients(batch)
+        return losses | self.adversary_gradients() if "adversarial" in losses else losses
 
     def unsynchronised(self, *networks: Any) -> ExitStack:
         """Within this, gradients of these networks are not averaged over devices: not yet, or not wanted."""
