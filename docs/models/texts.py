@@ -41,7 +41,7 @@ LICENCE_SECTION = """## Licence
 The weights are Apache-2.0. They hold no photo; the photos keep their own licences."""
 
 _TRAINED = "Recipes `{0}-stage1` and `{0}-stage2`, Adam with cosine decay, {1}, on CPU cores."
-_BF16 = "bf16 mixed precision"
+_LAST_MUON = "bf16 mixed precision; the last leg Muon in float32"
 
 CARDS = {
     "sr-x4-compact": Text(
@@ -58,7 +58,7 @@ CARDS = {
         summary="Real-world super-resolution ×4: small photos that are blurred, noisy and compressed (L1).",
         data="Degraded by the second-order process of Real-ESRGAN (`dirformer degrade --kind realsr`), each photo "
         "with draws of its own.",
-        training=_TRAINED.format("realsr-x4-compact", _BF16)
+        training=_TRAINED.format("realsr-x4-compact", _LAST_MUON)
         + " Batch 8, LQ patches 48×48; stage 1 began with `sr-x4-compact-stage1`, and stage 2's DIRformer with stage 1's.",
         limits="""- Trained on simulated damage only; on photos that are damaged in another way it can do nothing useful.
 - L1 makes it cautious: noise and blocks go, and fine texture with them. Faces, text and foliage come out smooth.
@@ -68,8 +68,8 @@ CARDS = {
         summary="Cleans photos at their own size: noise, compression, slight blur (L1).",
         data="Degraded by the second-order process of Real-ESRGAN at scale 1 (`dirformer degrade --kind realsr "
         "--scale 1`), each photo with draws of its own.",
-        training=_TRAINED.format("realsr-x1-compact", _BF16)
-        + " Batch 8, patches 128×128; the DIRformer began with that of an early `deblurring-compact-stage1`.",
+        training=_TRAINED.format("realsr-x1-compact", _LAST_MUON)
+        + " Patches 128×128, batch 8 and then 4; the DIRformer began with that of an early `deblurring-compact-stage1`.",
         limits="""- Trained on strong simulated damage: clean photos come out smoother than they were.
 - L1 makes it cautious: noise and blocks go, and fine texture with them.""",
     ),
