@@ -136,6 +136,7 @@ _PARTS = ("weight", "bias")
 
 def _halved(x: Tensor) -> Tensor:
     """Smooth by (1 2 1)/4 in both directions, with two mirrored pixels around, and take every other pixel."""
+    # Made on the device: a CUDA graph cannot copy a constant from the host.
     row = (2 - torch.arange(-1, 2, dtype=x.dtype, device=x.device).abs()) / 4
     window = (row[:, None] * row).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(F.pad(x, [2] * 4, mode="reflect"), window, stride=2, groups=x.shape[1])

@@ -19,14 +19,12 @@ from dirformer.training.samples import Batch
 
 WARM = 3
 """Runs before a recording, in which libraries choose kernels and allocate what they keep."""
-INPUTS = ("lq", "gt", "mask", "plain", "noise", "index")
-"""What of a batch is a tensor."""
 
 
 @dataclass(frozen=True)
 class _Recording:
     graph: Any
-    batch: Batch
+    inputs: dict[str, Tensor]
     """What the graph reads."""
     losses: dict[str, Tensor]
     gradients: list[Tensor | None]
@@ -48,21 +46,21 @@ class Recorder:
 
         `phase` names which of the function's ways a batch takes, where there are several.
         """
-        key = (phase, *(None if t is None else t.shape for t in _inputs(batch)))
+        tensors = batch.tensors()
+        key = (phase, *((name, tensor.shape) for name, tensor in tensors.items()))
         if key not in self.recordings:
             self.recordings[key] = self._record(batch)
         recording = self.recordings[key]
-        for ours, theirs in zip(_inputs(recording.batch), _inputs(batch), strict=True):
-            if ours is not None and theirs is not None:
-                ours.copy_(theirs)
+        for name, tensor in tensors.items():
+            recording.inputs[name].copy_(tensor)
         for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):
             parameter.grad = gradient
         recording.graph.replay()
         return recording.losses
 
     def _record(self, batch: Batch) -> _Recording:
-        ours: Any = {n: t.clone() for n, t in zip(INPUTS, _inputs(batch), strict=True) if t is not None}
-        batch = replace(batch, **ours)
+        inputs = {name: tensor.clone() for name, tensor in batch.tensors().items()}
+        batch = replace(batch, **inputs)
         # Spectral norms move with every forward pass; those made here must leave no trace.
         before = [buffer.clone() for buffer in self.buffers]
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -78,7 +76,7 @@ class Recorder:
             losses = self.function(batch)
         for buffer, value in zip(self.buffers, before, strict=True):
             buffer.copy_(value)
-        return _Recording(graph, batch, losses, [parameter.grad for parameter in self.parameters])
+        return _Recording(graph, inputs, losses, [parameter.grad for parameter in self.parameters])
 
 
 def require_graphs(config: TrainConfig, fabric: Any) -> None:
@@ -93,7 +91,3 @@ def require_graphs(config: TrainConfig, fabric: Any) -> None:
             "graphs=true goes with neither checkpoint_activations nor precision=16-mixed, "
             "which decide things on the way"
         )
-
-
-def _inputs(batch: Batch) -> list[Tensor | None]:
-    return [getattr(batch, name) for name in INPUTS]

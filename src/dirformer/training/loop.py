@@ -26,7 +26,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -304,12 +304,14 @@ class _Run:
         return None if self.config.precision == "16-mixed" else norm
 
     def finite(self, losses: dict[str, Tensor], norms: list[Tensor | None]) -> dict[str, float]:
-        """Return the losses of the step that was made; this alone waits for the device."""
-        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        """Return the losses of the step that was made; this alone waits for the device, once."""
+        met = [norm for norm in norms if norm is not None]
+        numbers = torch.stack([*losses.values(), *met]).tolist()
+        values = dict(zip(losses, numbers, strict=False))
         if not all(math.isfinite(value) for value in values.values()):
             parts = ", ".join(f"{name} {value}" for name, value in values.items())
             raise _DivergedError(f"loss is not finite at step {self.step} ({parts})")
-        if not all(bool(norm.isfinite()) for norm in norms if norm is not None):
+        if not all(math.isfinite(norm) for norm in numbers[len(losses) :]):
             raise _DivergedError(f"gradient is not finite at step {self.step}")
         return values
 
@@ -529,16 +531,12 @@ def _split(batch: Batch, parts: int) -> list[Batch]:
     """Cut a batch into equal parts."""
     share = len(batch.generators) // parts
     places = [slice(i * share, (i + 1) * share) for i in range(parts)]
+    tensors = batch.tensors()
     return [
-        Batch(
-            batch.lq[place],
-            batch.gt[place],
-            batch.generators[place],
-            batch.step,
-            mask=None if batch.mask is None else batch.mask[place],
-            plain=None if batch.plain is None else batch.plain[place],
-            noise=None if batch.noise is None else batch.noise[:, place],
-            index=None if batch.index is None else batch.index[place],
+        replace(
+            batch,
+            generators=batch.generators[place],
+            **{name: tensor[place] for name, tensor in tensors.items()},
         )
         for place in places
     ]

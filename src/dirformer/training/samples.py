@@ -6,7 +6,7 @@ pool of earlier pairs remembers anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -43,10 +43,15 @@ class Batch:
     """1 in holes, in inpainting."""
     plain: Float[Tensor, "b 3 H W"] | None = None
     """The GT as photographed, where `gt` is sharpened: what an adversary takes for real."""
-    noise: Float[Tensor, "n b p"] | None = None
+    noise: Float[Tensor, "b n p"] | None = None
     """What stage 2 adds to the IPR (`Stage2.draw`)."""
     index: Int[Tensor, "b"] | None = None
     """Each photo's step of the chain, where they are learned one at a time."""
+
+    def tensors(self) -> dict[str, Any]:
+        """Return the tensors that there are by name; photos lie along the first axis of each."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     @property
     def real(self) -> Float[Tensor, "b 3 H W"]:

@@ -211,7 +211,7 @@ class Stage2(_Judged):
 
     def draw(self, batch: Batch) -> Batch:
         """Draw each photo's noise, and its step of the chain where they are learned one at a time."""
-        noise = torch.stack([torch.randn(self.noise_shape, generator=g) for g in batch.generators], dim=1)
+        noise = torch.stack([torch.randn(self.noise_shape, generator=g) for g in batch.generators])
         batch = replace(batch, noise=noise.to(batch.lq))
         if not self.separate:
             return batch
@@ -222,8 +222,8 @@ class Stage2(_Judged):
         """The losses of the phase that the step is in."""
         with torch.no_grad():
             prior = self.teacher(batch.lq, batch.gt)
-        noise = batch.noise
-        assert noise is not None
+        assert batch.noise is not None
+        noise = batch.noise.transpose(0, 1)
         if batch.index is not None:
             prediction = self.model.predict_at(batch.lq, prior, noise[0], batch.index)
             return self._prior(prediction, prior if self.target == "x0" else noise[0])
