@@ -42,17 +42,17 @@ docs: setup
 	$(BIN)/python -m pytest tests/test_docs.py
 
 pictures: setup
-	$(BIN)/python docs/pictures.py $(DATA)
+	$(BIN)/python -m release.pictures $(DATA)
 
 # A leg of training from the shipped weights; the result is taken in if it is clearly better.
 train-compact: setup
-	$(BIN)/python docs/models/leg.py $(TASK)-compact $(DATA) $(MINUTES)
+	$(BIN)/python -m release.run $(TASK)-compact $(DATA) $(MINUTES)
 
 # Scores of all shipped models, and their cards.
 scores: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,perceptual]"
-	$(BIN)/python docs/models/cards.py $(DATA)
+	$(BIN)/python -m release.cards $(DATA)
 
 # What the IPR is worth in each shipped model: four short trainings each.
 worth: setup
-	$(BIN)/python docs/models/worth.py $(DATA)
+	$(BIN)/python -m release.worth $(DATA)

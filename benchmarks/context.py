@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dirformer.evaluation.contenders import Contender
-from dirformer.evaluation.protocols import PIXEL_METRICS, PROTOCOLS, open_scorer
+from dirformer.evaluation.methods import Contender
 from dirformer.evaluation.run import find_samples, restore_sample
 from dirformer.inference.restorer import Restorer
+from dirformer.metrics.protocols import PIXEL_METRICS, PROTOCOLS, open_scorer
 
 
 class Timed:

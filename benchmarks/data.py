@@ -29,7 +29,7 @@ from dirformer.data.datasets import CleanCrops
 from dirformer.data.folders import find_photos
 from dirformer.data.shards import Shards, write_index, write_shard
 from dirformer.degradations.second_order import Draws, PassValues, SecondOrder
-from dirformer.device import seeded_generator
+from dirformer.ground.device import seeded_generator
 
 
 def photo(width: int, height: int, seed: int) -> Image.Image:

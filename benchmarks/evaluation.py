@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dirformer.checkpoints import save
 from dirformer.evaluation import run as evaluation
-from dirformer.evaluation.contenders import contender
-from dirformer.evaluation.protocols import open_scorer, protocol
+from dirformer.evaluation.methods import contender
+from dirformer.metrics.protocols import open_scorer, protocol
 from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import DiffIRS2
+from dirformer.weights.checkpoints import save
 
 HEIGHT, WIDTH = 720, 1280
 

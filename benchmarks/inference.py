@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py                          # every case and every other way that is installed
     python benchmarks/inference.py --quick --json out.json  # deblurring 256×256 against eager alone
-    python benchmarks/inference.py --sizes --plot docs/streaming.svg  # time and memory against size
+    python benchmarks/inference.py --sizes --plot docs/guides/streaming.svg  # time and memory against size
 
 Process CPU time of one thread is the measure (wall time depends on who else works here); runs are interleaved
 (A B C A B C …), ratios are medians over the rounds. Weights are random, norms and modulation lively: speed
@@ -31,10 +31,10 @@ import torch
 from plain import PlainDIRformer
 from torch import Tensor
 
-from dirformer.inference.native import NativeKernels
-from dirformer.inference.stock import StockKernels
-from dirformer.inference.streaming import Engine
-from dirformer.native import CompilerMissingError
+from dirformer.inference.engine import Engine
+from dirformer.kernels.build import CompilerMissingError
+from dirformer.kernels.native import NativeKernels
+from dirformer.kernels.stock import StockKernels
 from dirformer.networks.config import preset
 from dirformer.networks.diffir import DiffIRS2
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from dirformer.catalog import CATALOG
 from dirformer.cli import app
-from dirformer.evaluation.sweeps import sweep_names
+from dirformer.experiments.sweeps import sweep_names
 from dirformer.networks.config import PRESETS, ModelConfig
 from dirformer.training.config import recipe_names
+from dirformer.weights.catalog import CATALOG
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
@@ -53,7 +53,7 @@ def test_commands_exist(page: Path) -> None:
 
 def test_every_config_field_that_has_two_readings_is_documented() -> None:
     """The table of paper and release names each field whose values they disagree about."""
-    page = (ROOT / "docs" / "paper-and-release.md").read_text()
+    page = (ROOT / "docs" / "reference" / "paper-and-release.md").read_text()
     fields = {f for f in ModelConfig.__dataclass_fields__ if f not in ("task", "scale", "blocks", "heads")}
     named = set(re.findall(r"`(\w+)`", page)) | {m.split(":")[0] for m in re.findall(r"`(\w+: \w+)`", page)}
     ours = {"bias", "unshuffle", "cpen_dim", "prior_dim", "beta_start", "beta_end", "denoiser_blocks", "skip"}

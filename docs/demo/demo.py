@@ -11,9 +11,9 @@ from pathlib import Path
 from dirformer import Restorer
 from dirformer.degradations.pipeline import Bicubic
 from dirformer.degradations.resize import resize_bicubic
-from dirformer.device import seeded_generator
-from dirformer.evaluation.metrics import psnr, rgb_to_y
-from dirformer.photo import Photo, read_rgb, side_by_side, write_photo
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.photo import Photo, read_rgb, side_by_side, write_photo
+from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
 
 HERE, OUT = Path(__file__).parent, Path("out/demo")
 NETWORK = "sr-x4-compact"

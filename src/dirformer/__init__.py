@@ -10,31 +10,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dirformer.checkpoints import load
     from dirformer.degradations.pipeline import degradation
-    from dirformer.errors import DirformerError
     from dirformer.evaluation.run import evaluate
-    from dirformer.evaluation.validation import train
+    from dirformer.experiments.validation import train
+    from dirformer.ground.errors import DirformerError
     from dirformer.inference.files import restore
     from dirformer.inference.restorer import Restorer
     from dirformer.networks.config import ModelConfig
     from dirformer.networks.diffir import DiffIRS1, DiffIRS2
     from dirformer.training.config import TrainConfig
+    from dirformer.weights.checkpoints import load
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DiffIRS1": "dirformer.networks.diffir",
     "DiffIRS2": "dirformer.networks.diffir",
-    "DirformerError": "dirformer.errors",
+    "DirformerError": "dirformer.ground.errors",
     "ModelConfig": "dirformer.networks.config",
     "Restorer": "dirformer.inference.restorer",
     "TrainConfig": "dirformer.training.config",
     "degradation": "dirformer.degradations.pipeline",
     "evaluate": "dirformer.evaluation.run",
-    "load": "dirformer.checkpoints",
+    "load": "dirformer.weights.checkpoints",
     "restore": "dirformer.inference.files",
-    "train": "dirformer.evaluation.validation",
+    "train": "dirformer.experiments.validation",
 }
 
 __all__ = [

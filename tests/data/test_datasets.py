@@ -12,7 +12,7 @@ from PIL import Image
 from dirformer.data.datasets import CleanCrops, MaskedCrops, PairedCrops, stream
 from dirformer.data.folders import find_photos, pair_photos
 from dirformer.degradations.masks import mask_settings
-from dirformer.errors import DataError, PhotoError
+from dirformer.ground.errors import DataError, PhotoError
 from helpers import picture
 
 

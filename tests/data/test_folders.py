@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dirformer.data.folders import find_photos, pair_photos, read_pairs, require_pairs, require_size
-from dirformer.errors import DataError
+from dirformer.ground.errors import DataError
 from helpers import picture
 
 

@@ -24,8 +24,8 @@ from dirformer.data.manifest import FILE, read_manifest
 from dirformer.data.prepare import Prepared, count, plan, prepare
 from dirformer.data.sets import DATA_SETS, Cut, DataSet
 from dirformer.data.shards import Shards
-from dirformer.errors import ConfigError, DataError, OutputError
-from dirformer.photo import read_rgb
+from dirformer.ground.errors import ConfigError, DataError, OutputError
+from dirformer.ground.photo import read_rgb
 from helpers import SRC, picture
 
 Tree = dict[str, tuple[int, int]]

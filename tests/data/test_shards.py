@@ -15,8 +15,8 @@ from dirformer.data.datasets import CleanCrops, stream
 from dirformer.data.folders import find_photos
 from dirformer.data.prepare import plan, prepare
 from dirformer.data.shards import Shards, write_index, write_shard
-from dirformer.errors import DataError, PhotoError
-from dirformer.photo import read_rgb
+from dirformer.ground.errors import DataError, PhotoError
+from dirformer.ground.photo import read_rgb
 from helpers import picture
 
 

@@ -12,7 +12,7 @@ from dirformer.data.folders import pair_photos, require_pairs
 from dirformer.data.manifest import FILE, Manifest, read_manifest
 from dirformer.data.testsets import average_clips, degrade_photos, make_masks, mask_photos
 from dirformer.degradations.pipeline import DEGRADATIONS
-from dirformer.errors import ConfigError, DataError, OutputError
+from dirformer.ground.errors import ConfigError, DataError, OutputError
 from helpers import picture
 
 

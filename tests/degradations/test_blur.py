@@ -20,7 +20,7 @@ from dirformer.degradations.blur import (
     mirror,
     sharpen,
 )
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 
 def test_kernels_agree_with_the_golden_ones(shared: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from scipy import ndimage
 
 from dirformer.degradations.masks import MASKS, MaskSettings, draw_mask, mask_settings
-from dirformer.device import seeded_generator
-from dirformer.errors import ConfigError
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import ConfigError
 
 NAMES = {f"random_{kind}_{size}": (kind, size) for kind, size in MASKS if kind != "training"}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dirformer.degradations.motion import Blob, Exposure, Motion, Path, _mean, _warp, average_frames, expose
-from dirformer.device import seeded_generator
-from dirformer.errors import DataError
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import DataError
 
 
 def _bar(size: int = 65) -> torch.Tensor:

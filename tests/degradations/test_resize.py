@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dirformer.degradations.pipeline import Bicubic, degradation
 from dirformer.degradations.resize import cubic, resize_bicubic, resize_matrix
-from dirformer.errors import ConfigError
-from dirformer.photo import read_rgb
+from dirformer.ground.errors import ConfigError
+from dirformer.ground.photo import read_rgb
 
 SCALES = {"x1_2": 0.5, "x1_3": 1 / 3, "x1_4": 0.25, "x2": 2.0, "x4": 4.0}
 

@@ -12,8 +12,8 @@ from dirformer.degradations.blur import sharpen
 from dirformer.degradations.pairs import PairMaker, PairPool
 from dirformer.degradations.pipeline import DEGRADATIONS, Bicubic, degradation
 from dirformer.degradations.second_order import SecondOrder
-from dirformer.device import seeded_generator
-from dirformer.errors import ConfigError
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import ConfigError
 
 
 def _photos(batch: int, height: int = 72, width: int = 96) -> torch.Tensor:

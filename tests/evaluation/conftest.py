@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.checkpoints import save as save_model
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS2
+from dirformer.weights.checkpoints import save as save_model
 
 TINY = {
     "dim": 4,

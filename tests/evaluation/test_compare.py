@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.errors import ConfigError, DataError, OutputError
 from dirformer.evaluation.compare import (
     compare_photos,
     hardest_region,
@@ -18,6 +17,7 @@ from dirformer.evaluation.compare import (
     plot_results,
 )
 from dirformer.evaluation.run import evaluate, write_result
+from dirformer.ground.errors import ConfigError, DataError, OutputError
 from evaluation.conftest import tiny_model
 
 

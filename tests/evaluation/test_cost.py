@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dirformer.errors import ConfigError
 from dirformer.evaluation.cost import Part, cost, cost_table, count_parts, executed, published, total
+from dirformer.ground.errors import ConfigError
 from dirformer.networks.config import PRESETS, ModelConfig
 from dirformer.networks.diffir import DiffIRS2
 

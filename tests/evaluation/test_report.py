@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dirformer.errors import DataError, OutputError
 from dirformer.evaluation.report import error_map, worst_first, write_report
 from dirformer.evaluation.run import evaluate, read_result, write_result
+from dirformer.ground.errors import DataError, OutputError
 
 
 @pytest.fixture

@@ -10,10 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.errors import ConfigError, DataError, DirformerError
 from dirformer.evaluation import contenders, run
-from dirformer.evaluation.contenders import Contender
-from dirformer.evaluation.protocols import protocol
+from dirformer.evaluation.methods import Contender
 from dirformer.evaluation.run import (
     Evaluation,
     evaluate,
@@ -24,6 +22,8 @@ from dirformer.evaluation.run import (
     write_result,
 )
 from dirformer.evaluation.tables import as_text
+from dirformer.ground.errors import ConfigError, DataError, DirformerError
+from dirformer.metrics.protocols import protocol
 from evaluation.conftest import save_image, scene, tiny_model
 
 
@@ -112,9 +112,9 @@ def test_gt_may_exceed_a_multiple_of_the_scale(pairs: tuple[Path, Path]) -> None
 
 def test_networks_and_interpolation_in_one_table(pairs: tuple[Path, Path], sr_model: Path) -> None:
     """A weight file's rows are those of the restorer with the same seed, beside the baselines."""
-    from dirformer.evaluation.metrics import psnr, rgb_to_y
+    from dirformer.ground.photo import read_rgb
     from dirformer.inference.restorer import Restorer
-    from dirformer.photo import read_rgb
+    from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
 
     result = evaluate([str(sr_model), "bicubic"], *pairs, "sr", seed=4, device="cpu")
     lq, gt = (read_rgb(folder / "harbour.png").float() / 255 for folder in pairs)

@@ -13,16 +13,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from inference.test_streaming import case, difference, make_kernels, plain, vivid
 
-from dirformer.errors import ConfigError
-from dirformer.inference import streaming
+from dirformer.ground.errors import ConfigError
+from dirformer.inference import engine as streaming
 from dirformer.inference.context import count_cells, make_axis
-from dirformer.inference.streaming import Engine
+from dirformer.inference.engine import Engine
 from dirformer.networks.config import PRESETS, ModelConfig
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.networks.dirformer import NORM_EPS, Attention, ModulatedNorm, attention_statistics
 from helpers import TINY_INPAINTING, TINY_SR
-from inference.test_streaming import case, difference, make_kernels, plain, vivid
 
 COLOURED = replace(TINY_SR, dim=12, heads=(1, 2, 1, 4), cpen_unshuffle=1, skip="nearest")
 """A multiple of 8, so that windows of 16 pixels have cells of one pixel on level 4."""
@@ -134,8 +134,8 @@ def test_equals_direct_computation(
     with torch.no_grad():
         model.cpen.mlp[-1].weight.mul_(30)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dirformer.inference.native.PIXELS", strip)
-        patch.setattr("dirformer.inference.stock.STRIP", strip)
+        patch.setattr("dirformer.kernels.native.PIXELS", strip)
+        patch.setattr("dirformer.kernels.stock.STRIP", strip)
         patch.setattr(streaming, "STEP", strip)
         engine = Engine(
             model, kernels=make_kernels(kernels), threads=threads, window=side, window_prior=window_prior

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 import dirformer
-from dirformer.checkpoints import save
-from dirformer.errors import ConfigError, OutputError, PhotoError
+from dirformer.ground.errors import ConfigError, OutputError, PhotoError
 from dirformer.inference.files import plan_jobs, restore_files
 from dirformer.inference.restorer import Restorer
+from dirformer.weights.checkpoints import save
 from helpers import picture, tiny
 
 

@@ -9,10 +9,10 @@ import sys
 import pytest
 import torch
 
-from dirformer.errors import ConfigError
-from dirformer.inference.native import library
+from dirformer.ground.errors import ConfigError
 from dirformer.inference.plan import make_plan, parse_bytes
-from dirformer.native import CompilerMissingError
+from dirformer.kernels.build import CompilerMissingError
+from dirformer.kernels.native import library
 from dirformer.networks.config import PRESETS
 from helpers import SRC
 
@@ -81,7 +81,7 @@ def test_too_small_a_limit_names_the_smallest() -> None:
 
 PROGRAM = """
 import sys, torch
-from dirformer.inference.streaming import Engine
+from dirformer.inference.engine import Engine
 from dirformer.networks.config import preset
 from dirformer.networks.diffir import DiffIRS2
 

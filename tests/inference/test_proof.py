@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dirformer.checkpoints import save
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 from dirformer.inference import proof
 from dirformer.inference.files import Job
 from dirformer.inference.restorer import Restorer
+from dirformer.weights.checkpoints import save
 from helpers import dirformer, picture, tiny
 
 

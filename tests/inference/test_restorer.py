@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from dirformer.checkpoints import save
-from dirformer.errors import CheckpointError, ConfigError, PhotoError
+from dirformer.ground.errors import CheckpointError, ConfigError, PhotoError
 from dirformer.inference.restorer import Restorer, pad_to_multiple
+from dirformer.weights.checkpoints import save
 from helpers import TINY_INPAINTING, TINY_SR, tiny
 
 
@@ -55,7 +55,7 @@ def test_the_same_photo_and_seed_give_the_same_bytes(sr: Restorer) -> None:
 
 def test_the_result_is_the_networks_own(sr: Restorer) -> None:
     """At a size that needs no padding, the restorer adds nothing to what the network computes."""
-    from dirformer.device import seeded_generator
+    from dirformer.ground.device import seeded_generator
 
     lq = torch.full((3, 8, 16), 0.5)
     values = torch.full((3, 8, 16), round(0.5 * 65535), dtype=torch.int32).numpy().astype("<u2")

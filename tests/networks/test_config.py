@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 from dirformer.networks.config import PRESETS, ModelConfig, preset
 from dirformer.networks.diffir import STAGES, DiffIRS1, DiffIRS2
 

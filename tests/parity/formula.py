@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dirformer.convert import _their_key, module_table
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIR
+from dirformer.weights.authors import _their_key, module_table
 
 DATA = Path(__file__).parent / "data"
 

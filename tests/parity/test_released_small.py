@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.convert import from_authors, load_stage2, read_foreign, to_authors
 from dirformer.networks.diffir import DiffIRS1, DiffIRS2
 from dirformer.networks.prior import CPEN
+from dirformer.weights.authors import from_authors, load_stage2, read_foreign, to_authors
 from parity import formula
 
 ENTRIES = [

@@ -11,9 +11,9 @@ import warnings
 
 import torch
 
-from dirformer.checkpoints import load
 from dirformer.training import devices, loop
 from dirformer.training.config import load_recipe
+from dirformer.weights.checkpoints import load
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore")

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import default_collate
 
 from dirformer.data.shards import write_index, write_shard
-from dirformer.device import seeded_generator
-from dirformer.errors import ConfigError
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import ConfigError
 from dirformer.training.config import TrainConfig
 from dirformer.training.samples import Samples, degrade_crops
 from helpers import picture

@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 
-from dirformer.checkpoints import load, save
-from dirformer.errors import ConfigError
-from dirformer.journal import read_journal
+from dirformer.ground.errors import ConfigError
+from dirformer.ground.journal import read_journal
 from dirformer.training import devices, loop
 from dirformer.training.config import TrainConfig
+from dirformer.weights.checkpoints import load, save
 from helpers import FABRIC_WARNINGS, SRC, TINY_INPAINTING, TINY_SR, picture, python, tiny
 
 pytestmark = FABRIC_WARNINGS

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from dirformer.checkpoints import save
-from dirformer.errors import ConfigError
-from dirformer.evaluation.validation import train
-from dirformer.journal import read_journal
+from dirformer.experiments.validation import train
+from dirformer.ground.errors import ConfigError
+from dirformer.ground.journal import read_journal
 from dirformer.training.config import TrainConfig
+from dirformer.weights.checkpoints import save
 from helpers import FABRIC_WARNINGS, TINY_SR, picture, tiny
 
 pytestmark = FABRIC_WARNINGS

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dirformer.errors import MissingExtraError, OutputError
-from dirformer.journal import Journal, Waiting, read_journal
+from dirformer.ground.errors import MissingExtraError, OutputError
+from dirformer.ground.journal import Journal, Waiting, read_journal
 from dirformer.training.config import TrainConfig
 from dirformer.training.logs import Log
 from helpers import TINY_SR, python

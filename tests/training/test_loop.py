@@ -16,16 +16,16 @@ import pytest
 import torch
 import yaml
 
-from dirformer.checkpoints import load, save
-from dirformer.errors import CheckpointError, ConfigError, DataError, TrainingError
-from dirformer.evaluation.validation import train
-from dirformer.journal import read_journal
+from dirformer.experiments.validation import train
+from dirformer.ground.errors import CheckpointError, ConfigError, DataError, TrainingError
+from dirformer.ground.journal import read_journal
 from dirformer.networks.config import PRESETS
 from dirformer.training import devices, loop, samples
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
 from dirformer.training.samples import Batch
 from dirformer.training.schedules import learning_rate
 from dirformer.training.stages import STAGES
+from dirformer.weights.checkpoints import load, save
 from helpers import FABRIC_WARNINGS, SRC, TINY_SR, picture, tiny
 
 pytestmark = FABRIC_WARNINGS
@@ -433,7 +433,7 @@ def test_validation_keeps_the_best(photos: Path) -> None:
 
 
 def load_provenance(path: Path) -> dict[str, Any]:
-    from dirformer.checkpoints import read_header
+    from dirformer.weights.checkpoints import read_header
 
     return read_header(path)["provenance"]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
-from dirformer.errors import CheckpointError
+from dirformer.ground.errors import CheckpointError
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
 from dirformer.networks.features import VGG19_LAYERS, DilatedResNet50, VGG19Features
 from dirformer.training import losses

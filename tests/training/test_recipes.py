@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from dirformer.checkpoints import save
-from dirformer.evaluation.validation import train
-from dirformer.journal import read_journal
+from dirformer.experiments.validation import train
+from dirformer.ground.journal import read_journal
 from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import STAGES, start_at_identity
 from dirformer.networks.features import VGG19_WIDTHS, DilatedResNet50, ShiftTolerantAlexNet, VGG19Features
 from dirformer.training import stages
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
 from dirformer.training.schedules import learning_rate, rate_of_run
+from dirformer.weights.checkpoints import save
 from helpers import FABRIC_WARNINGS, picture
 
 pytestmark = FABRIC_WARNINGS

@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 
-from dirformer.checkpoints import load
-from dirformer.errors import OutputError
+from dirformer.ground.errors import OutputError
 from dirformer.training import loop
 from dirformer.training.config import TrainConfig
+from dirformer.weights.checkpoints import load
 from helpers import FABRIC_WARNINGS, TINY_SR, picture, python
 
 pytestmark = FABRIC_WARNINGS

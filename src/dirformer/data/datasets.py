@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from dirformer.data.folders import Pair
 from dirformer.degradations.base import integer, uniform
 from dirformer.degradations.masks import MaskSettings, draw_window
-from dirformer.device import seeded_generator
-from dirformer.errors import DataError
-from dirformer.photo import read_mask, read_rgb, turned
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import DataError
+from dirformer.ground.photo import read_mask, read_rgb, turned
 
 Key = int | tuple[int, int]
 """Which sample, and with which side of the crop if not the data set's own."""

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from dirformer.errors import DataError, PhotoError
-from dirformer.photo import list_photos, photo_size
+from dirformer.ground.errors import DataError, PhotoError
+from dirformer.ground.photo import list_photos, photo_size
 
 
 def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dirformer.errors import OutputError
+from dirformer.ground.errors import OutputError
 
 FILE = "manifest.jsonl"
 

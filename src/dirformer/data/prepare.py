@@ -29,9 +29,9 @@ from dirformer.data.manifest import Manifest
 from dirformer.data.sets import DATA_SETS, Cut, DataSet, Part
 from dirformer.data.trees import Member, list_tree, read_lines
 from dirformer.degradations.resize import resize_bicubic
-from dirformer.errors import ConfigError, DataError, PhotoError
-from dirformer.files import atomic_path
-from dirformer.photo import decode_rgb
+from dirformer.ground.errors import ConfigError, DataError, PhotoError
+from dirformer.ground.paths import atomic_path
+from dirformer.ground.photo import decode_rgb
 
 
 @dataclass(frozen=True, slots=True)

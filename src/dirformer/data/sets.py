@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 PHOTO = r"\.(?:png|PNG|jpg|JPG|jpeg|bmp)$"
 

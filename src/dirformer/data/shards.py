@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from dirformer.errors import DataError, MissingExtraError
-from dirformer.files import atomic_path
-from dirformer.photo import decode_rgb
+from dirformer.ground.errors import DataError, MissingExtraError
+from dirformer.ground.paths import atomic_path
+from dirformer.ground.photo import decode_rgb
 
 INDEX = "index.npy"
 

@@ -25,10 +25,10 @@ from dirformer.degradations.base import integer
 from dirformer.degradations.masks import MaskSettings, draw_mask, mask_settings
 from dirformer.degradations.motion import average_frames
 from dirformer.degradations.pipeline import DEGRADATIONS, degradation
-from dirformer.device import seeded_generator
-from dirformer.errors import ConfigError, DataError, DirformerError
-from dirformer.files import atomic_path
-from dirformer.photo import Photo, read_rgb, write_photo
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import ConfigError, DataError, DirformerError
+from dirformer.ground.paths import atomic_path
+from dirformer.ground.photo import Photo, read_rgb, write_photo
 
 CLASH = "would both become {name}.png; rename one"
 """What to say of two photos whose results would be one file."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dirformer.degradations.base import choice, integer, uniform
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 Family = Literal["gaussian", "generalised", "plateau", "sinc", "pulse"]
 

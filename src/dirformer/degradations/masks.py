@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dirformer.degradations.base import choice, integer
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 Plane = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
 

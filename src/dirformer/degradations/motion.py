@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from dirformer.degradations.base import Degradation, seed, uniform
 from dirformer.degradations.noise import Noise, add_noise
-from dirformer.errors import DataError
+from dirformer.ground.errors import DataError
 
 GAMMA = 2.2
 _TOGETHER = 2**16

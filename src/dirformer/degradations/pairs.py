@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dirformer.degradations.base import Degradation, Generators, integer, per_photo
 from dirformer.degradations.blur import sharpen
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 Crops = tuple[Float[Tensor, "b 3 lq lq"], Float[Tensor, "b 3 gt gt"]]
 

@@ -15,7 +15,7 @@ from dirformer.degradations.motion import Motion
 from dirformer.degradations.noise import Noise, add_noise
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.degradations.second_order import SecondOrder
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 
 def cubic(x: Float[Tensor, ...]) -> Float[Tensor, ...]:

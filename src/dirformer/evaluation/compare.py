@@ -11,15 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.checkpoints import read_header
-from dirformer.errors import ConfigError, DataError, MissingExtraError, OutputError
-from dirformer.evaluation.contenders import BASELINES, contender, weight_file
 from dirformer.evaluation.cost import cost
-from dirformer.evaluation.protocols import open_scorer
-from dirformer.evaluation.protocols import protocol as find_protocol
+from dirformer.evaluation.methods import BASELINES, contender, weight_file
 from dirformer.evaluation.run import Sample, read_result, restore_sample
 from dirformer.evaluation.tables import number, title
-from dirformer.files import atomic_path
+from dirformer.ground.errors import ConfigError, DataError, MissingExtraError, OutputError
+from dirformer.ground.paths import atomic_path
+from dirformer.metrics.protocols import open_scorer
+from dirformer.metrics.protocols import protocol as find_protocol
+from dirformer.weights.checkpoints import read_header
 
 Region = tuple[int, int, int, int]
 """x, y, width, height in pixels of the GT."""

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dirformer.errors import ConfigError, DataError
+from dirformer.ground.errors import ConfigError, DataError
 
 Cells = dict[str, dict[str, dict[str, float]]]
 """case → method → metric → figure as printed."""

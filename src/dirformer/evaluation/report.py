@@ -19,13 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 from dirformer import __version__
-from dirformer.errors import OutputError, PhotoError
 from dirformer.evaluation.paper import TABLES
-from dirformer.evaluation.protocols import LOWER_IS_BETTER, protocol
 from dirformer.evaluation.run import find_samples, read_result, safe_name
 from dirformer.evaluation.tables import columns, number, table, title
-from dirformer.files import atomic_path
-from dirformer.photo import read_rgb
+from dirformer.ground.errors import OutputError, PhotoError
+from dirformer.ground.paths import atomic_path
+from dirformer.ground.photo import read_rgb
+from dirformer.metrics.protocols import LOWER_IS_BETTER, protocol
 
 
 def write_report(results: list[Path], out: Path, *, photos: int = 12, overwrite: bool = False) -> str:

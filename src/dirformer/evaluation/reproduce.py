@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dirformer.catalog import CATALOG
-from dirformer.errors import ConfigError, DirformerError
 from dirformer.evaluation.compare import model_axis
 from dirformer.evaluation.paper import Case, Table, paper_table, with_cells
-from dirformer.evaluation.protocols import protocol
 from dirformer.evaluation.run import Evaluation, Record, finite
 from dirformer.evaluation.tables import number, title
+from dirformer.ground.errors import ConfigError, DirformerError
+from dirformer.metrics.protocols import protocol
+from dirformer.weights.catalog import CATALOG
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,17 @@ from torch import Tensor
 
 from dirformer import __version__
 from dirformer.data.folders import find_photos, pair_photos
-from dirformer.device import seeded_generator
-from dirformer.errors import ConfigError, DataError
-from dirformer.evaluation.contenders import ENSEMBLE, Contender, contender, fingerprint
-from dirformer.evaluation.perceptual import frechet_distance
-from dirformer.evaluation.protocols import Protocol, Scorer, as_float, open_scorer, protocol
+from dirformer.evaluation.methods import ENSEMBLE, Contender, contender, fingerprint
 from dirformer.evaluation.tables import as_csv, as_markdown
-from dirformer.evaluation.variants import variant_scores
-from dirformer.files import atomic_path
-from dirformer.journal import Journal, read_journal
-from dirformer.memory import PeakMemory
-from dirformer.photo import Photo, read_mask, read_rgb, write_photo
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import ConfigError, DataError
+from dirformer.ground.journal import Journal, read_journal
+from dirformer.ground.memory import PeakMemory
+from dirformer.ground.paths import atomic_path
+from dirformer.ground.photo import Photo, read_mask, read_rgb, write_photo
+from dirformer.metrics.perceptual import frechet_distance
+from dirformer.metrics.protocols import Protocol, Scorer, as_float, open_scorer, protocol
+from dirformer.metrics.variants import variant_scores
 
 SCHEMA = 1
 RESAMPLES = 2000

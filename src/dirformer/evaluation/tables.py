@@ -7,8 +7,8 @@ import io
 import math
 from typing import Any
 
-from dirformer.evaluation.protocols import LOWER_IS_BETTER
-from dirformer.evaluation.variants import variants_table
+from dirformer.metrics.protocols import LOWER_IS_BETTER
+from dirformer.metrics.variants import variants_table
 
 DIGITS = {"seconds": 2, "peak_mib": 0, "psnr": 2, "psnr_y": 2, "psnr_aligned": 2, "fid": 4, "ssimulacra2": 2}
 """Decimals in a table; four where nothing is said."""

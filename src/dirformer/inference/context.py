@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 
 def count_cells(side: int, window: int) -> int:

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dirformer.catalog import default_model
-from dirformer.errors import ConfigError, DirformerError, OutputError, PhotoError
-from dirformer.inference.restorer import Restorer, enlarge
-from dirformer.photo import (
+from dirformer.ground.errors import ConfigError, DirformerError, OutputError, PhotoError
+from dirformer.ground.photo import (
     SUFFIXES,
     check_suffix,
     list_photos,
@@ -20,6 +18,8 @@ from dirformer.photo import (
     read_photo,
     write_photo,
 )
+from dirformer.inference.restorer import Restorer, enlarge
+from dirformer.weights.catalog import default_model
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 from dirformer.networks.config import LEVELS, ModelConfig
 
 STEP = 8192

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dirformer.ground.photo import read_mask, read_photo
 from dirformer.inference.files import Job
 from dirformer.inference.plan import available_memory, forget_peak_memory, process_memory
 from dirformer.inference.restorer import Restorer, pad_to_multiple
-from dirformer.photo import read_mask, read_photo
 
 WHOLE = 160
 """Bytes per pixel and channel of level 1 that the plain modules take at most, measured, rounded up."""

@@ -16,15 +16,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.catalog import find_weights
-from dirformer.checkpoints import read_header
-from dirformer.convert import load_stage2
-from dirformer.device import choose_device, seeded_generator
-from dirformer.errors import CheckpointError, ConfigError, PhotoError
+from dirformer.ground.device import choose_device, seeded_generator
+from dirformer.ground.errors import CheckpointError, ConfigError, PhotoError
+from dirformer.ground.photo import turned, turned_back
+from dirformer.inference.engine import Engine
 from dirformer.inference.plan import parse_bytes, process_memory
-from dirformer.inference.streaming import Engine
 from dirformer.networks.holes import inpainting_input
-from dirformer.photo import turned, turned_back
+from dirformer.weights.authors import load_stage2
+from dirformer.weights.catalog import find_weights
+from dirformer.weights.checkpoints import read_header
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORAGES = {"32bit": torch.float32, "16bit": torch.bfloat16}

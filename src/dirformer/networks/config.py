@@ -12,7 +12,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 
 Task = Literal["inpainting", "sr", "realsr", "deblurring"]
 Norm = Literal["with_bias", "bias_free"]

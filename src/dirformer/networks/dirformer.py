@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from dirformer.networks import fused
+from dirformer.kernels import autograd as fused
 from dirformer.networks.config import LEVELS, ModelConfig
 
 NORM_EPS = 1e-5

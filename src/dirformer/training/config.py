@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 from dirformer.networks.config import ModelConfig, preset
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dirformer.device import choose_device
-from dirformer.errors import ConfigError, MissingExtraError
+from dirformer.ground.device import choose_device
+from dirformer.ground.errors import ConfigError, MissingExtraError
 from dirformer.training.config import TrainConfig
 
 PATIENCE = timedelta(hours=2)

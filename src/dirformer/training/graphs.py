@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dirformer.errors import ConfigError
+from dirformer.ground.errors import ConfigError
 from dirformer.training.config import TrainConfig
 from dirformer.training.samples import Batch
 

@@ -6,8 +6,8 @@ import importlib.util
 import numbers
 from typing import Any, Protocol
 
-from dirformer.errors import MissingExtraError
-from dirformer.journal import Journal
+from dirformer.ground.errors import MissingExtraError
+from dirformer.ground.journal import Journal
 from dirformer.training.config import TrainConfig
 
 

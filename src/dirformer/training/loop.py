@@ -36,12 +36,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dirformer.checkpoints import read_header, save
 from dirformer.data.datasets import stream
-from dirformer.errors import CheckpointError, ConfigError, OutputError, TrainingError
-from dirformer.files import atomic_path
-from dirformer.journal import Pace, Waiting
-from dirformer.memory import PeakMemory, peak_mib
+from dirformer.ground.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from dirformer.ground.journal import Pace, Waiting
+from dirformer.ground.memory import PeakMemory, peak_mib
+from dirformer.ground.paths import atomic_path
 from dirformer.networks.diffir import DiffIR
 from dirformer.training.config import TrainConfig
 from dirformer.training.devices import Methods, Wrapped, open_fabric
@@ -51,6 +50,7 @@ from dirformer.training.optimisers import optimiser_of
 from dirformer.training.samples import Batch, Samples
 from dirformer.training.schedules import learning_rate, rate_of_run
 from dirformer.training.stages import STAGES
+from dirformer.weights.checkpoints import read_header, save
 
 Validate = Callable[[DiffIR, int], dict[str, float]]
 """Scores a network at a step; the first score decides (higher is better)."""

@@ -22,8 +22,8 @@ from dirformer.degradations.blur import sharpen
 from dirformer.degradations.masks import mask_settings
 from dirformer.degradations.pairs import PairMaker, PairPool
 from dirformer.degradations.pipeline import degradation
-from dirformer.device import seeded_generator
-from dirformer.errors import ConfigError, DataError
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import ConfigError, DataError
 from dirformer.networks.holes import inpainting_input
 from dirformer.training.config import Data, TrainConfig
 

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dirformer.catalog import find_weights
-from dirformer.convert import load_network, load_stage1, load_stage2, read_foreign
-from dirformer.errors import ConfigError
-from dirformer.files import installed_file
+from dirformer.ground.errors import ConfigError
+from dirformer.ground.paths import installed_file
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_identity
 from dirformer.networks.dirformer import Level
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
@@ -32,6 +30,8 @@ from dirformer.training.losses import (
     vgg_perceptual,
 )
 from dirformer.training.samples import Batch
+from dirformer.weights.authors import load_network, load_stage1, load_stage2, read_foreign
+from dirformer.weights.catalog import find_weights
 
 
 @runtime_checkable

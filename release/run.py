@@ -1,0 +1,59 @@
+"""One leg of training of a shipped model: python -m release.run NAME DATA MINUTES (make train-compact)
+
+Goes on from the shipped weights, or from scratch where there are none (a third of the time for stage 1), and
+hands the best weights to ship.py, which takes them in if they are clearly better.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from dirformer.experiments.validation import train
+from dirformer.ground.errors import CheckpointError
+from dirformer.training.config import load_recipe
+from dirformer.weights.catalog import find_weights
+from release import ship
+from release.testsets import validation_overrides
+
+RUNS = Path("runs/legs")
+
+
+def main(name: str, data: str, minutes: str) -> None:
+    fields = [f"data.train={data}/photos", f"out={RUNS}", *validation_overrides(name, Path(data))]
+    if name.startswith("deblurring"):
+        fields += real_blur(Path(data))
+    try:
+        find_weights(name)
+        stage1, start, left = f"{name}-stage1", [f"init={name}"], float(minutes)
+    except CheckpointError:
+        recipe = load_recipe(f"{name}-stage1", [*fields, f"name={name}-stage1"])
+        train(recipe, print, float(minutes) / 3)
+        stage1, start, left = str(best(f"{name}-stage1")), [], float(minutes) * 2 / 3
+    recipe = load_recipe(f"{name}-stage2", [*fields, *start, f"stage1={stage1}", f"name={name}"])
+    train(recipe, print, left)
+    device = "GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    ship.main(name, str(find_weights(stage1)), str(best(name)), data, f"{minutes} minutes, {device}")
+
+
+def best(run: str) -> Path:
+    return RUNS / run / "best.safetensors"
+
+
+def real_blur(data: Path) -> list[str]:
+    """Return the fields that mix real blur in; write the list of pairs there are, GoPro's two ten times."""
+    pairs = sorted((data / "deblur" / "train").glob("*/blur/*"))
+    lines = [
+        f"{p.resolve()}\t{(p.parents[1] / 'sharp' / p.name).resolve()}"
+        for p in pairs
+        for _ in range(10 if p.parents[1].name == "GoPro" else 1)
+    ]
+    RUNS.mkdir(parents=True, exist_ok=True)
+    (RUNS / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [f"data.without={data}/photos_val.txt", f"data.pairs={RUNS}/pairs.txt", "data.pairs_share=0.2"]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,61 @@
+"""What the IPR is worth in each shipped model: python -m release.worth DATA [NAME...] [KEY=VALUE...]
+
+Trains the sweep `worth` from a model's stage 1; writes docs/reports/models/worth/NAME.json, which the cards
+show: the estimate by diffusion, by CPEN alone, one learned vector for all photos, and stage 1, which sees the
+clean photo.
+Overrides such as `stage1=FILE` change fields of all rows.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from dirformer.experiments.sweeps import Sweep
+from release.places import REPORTS
+from release.run import real_blur
+from release.testsets import MODELS, validation_overrides
+
+STEPS = 300
+
+
+def compare(name: str, data: Path, overrides: list[str]) -> None:
+    """Train and score the rows of a model; write its table."""
+    x4 = name.split("-")[1] == "x4"
+    fields = [
+        f"recipe={name}-stage2",
+        f"oracle.recipe={name}-stage1",
+        f"stage1={name}-stage1",
+        f"oracle.init={name}-stage1",
+        f"data.train={data}/photos",
+        f"data.patch={32 if x4 else 64}",
+        "data.progressive=[]",
+        "data.batch=4",
+        f"data.val_crop={192 if x4 else 256}",
+        "optimiser.kind=adam",
+        "optimiser.rate=5e-4",
+        f"steps={STEPS}",
+        f"val_every={STEPS}",
+        f"out=runs/worth/{name}",
+        *validation_overrides(name, data),
+    ]
+    if name.startswith("deblurring"):
+        fields += real_blur(data)
+    if name.startswith("inpainting"):
+        fields.append("data.masks=[scratches,thin,thick]")
+    result = Sweep("worth", [*fields, *overrides]).run()
+    result |= {"steps": STEPS}
+    path = REPORTS / "worth" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def main(data: str, *arguments: str) -> None:
+    names = [a for a in arguments if "=" not in a] or list(MODELS)
+    for name in names:
+        compare(name, Path(data), [a for a in arguments if "=" in a])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,177 @@
+"""What can be evaluated: our networks and the authors', interpolations, and the input as it is.
+
+A contender is a name and a function from a photo to its restoration; scores know nothing else about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dirformer.degradations.resize import resize_bicubic
+from dirformer.ground.device import choose_device
+from dirformer.ground.errors import CheckpointError, ConfigError, MissingExtraError
+from dirformer.networks.holes import fill_smoothly
+from dirformer.weights.catalog import CATALOG
+
+FILLS = "{} fills holes; it goes with --protocol inpainting and --masks"
+SPANDREL = "spandrel:"
+"""Prefix of weight files that the spandrel library loads."""
+ENSEMBLE = "+"
+"""Suffix of networks that restore each photo eight times, turned and flipped."""
+Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
+"""(lq `3 h w` in [0, 1], mask `1 h w` or None, scale, seed) → `3 h·scale w·scale` in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of a table."""
+
+    name: str
+    restore: Restore
+    scale: int | None = None
+    """The enlargement it was made for; None does any."""
+    task: str | None = None
+    """The task it was made for; None does any."""
+    device: torch.device | None = None
+    """Where it computes, for memory figures."""
+
+
+def contender(model: str, *, device: str = "auto", precision: str = "float32") -> Contender:
+    """Return what `model` names.
+
+    Args:
+        model: `bicubic`, `lanczos`, `input`, `telea`, `smooth`, a shipped model's name, a weight file (ours
+            or the authors'), either of them with `+` behind it for the mean over eight turns (self-ensemble),
+            or `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …).
+        device: for networks.
+        precision: for networks.
+
+    Raises:
+        CheckpointError: if it is neither a name nor a weight file that can be read.
+    """
+    if model in BASELINES:
+        return Contender(model, BASELINES[model])
+    if model.startswith(SPANDREL):
+        return _spandrel(model, choose_device(device))
+    from dirformer.inference.restorer import Restorer
+
+    restorer = Restorer(
+        model.removesuffix(ENSEMBLE),
+        device=device,
+        precision=precision,
+        self_ensemble=model.endswith(ENSEMBLE),
+    )
+
+    def restore(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+        del scale  # checked against the network's own before
+        return restorer.restore(lq, mask, seed)
+
+    return Contender(model, restore, restorer.scale, restorer.task, restorer.device)
+
+
+def _spandrel(model: str, device: torch.device) -> Contender:
+    try:
+        import spandrel
+    except ImportError:
+        raise MissingExtraError("spandrel", "spandrel") from None
+    path = Path(model.removeprefix(SPANDREL))
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not there; give spandrel:FILE with a weight file it knows")
+    try:
+        # Spandrel unpickles by an allow-list of its own.
+        network = spandrel.ModelLoader(device).load_from_file(path).eval()
+    except (spandrel.UnsupportedModelError, RuntimeError, ValueError, KeyError) as error:
+        first = str(error).partition("\n")[0]
+        raise CheckpointError(f"spandrel cannot load {path}: {first}") from None
+    fills = isinstance(network, spandrel.MaskedImageModelDescriptor)
+
+    @torch.inference_mode()
+    def restore(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+        del scale, seed
+        photo = lq[None].to(device)
+        restored = network(photo, mask[None].to(device)) if fills and mask is not None else network(photo)
+        return restored[0].float().cpu().clamp(0, 1)
+
+    return Contender(model, restore, network.scale, "inpainting" if fills else "restoration", device)
+
+
+def weight_file(model: str) -> Path | None:
+    """Return a model's weight file, or None for what has none."""
+    model = model.removesuffix(ENSEMBLE)
+    path = CATALOG[model].path if model in CATALOG else Path(model.removeprefix(SPANDREL))
+    return path if path.is_file() else None
+
+
+def fingerprint(model: str) -> str:
+    """Return the SHA-256 of a model's weight file, or the name of what has none."""
+    path = weight_file(model)
+    return model if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def bicubic(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Enlarge as MATLAB's `imresize` on 8-bit values: the bicubic row of the field's tables."""
+    del mask, seed
+    return lq if scale == 1 else resize_bicubic(lq, float(scale), levels=255)
+
+
+def lanczos(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Enlarge with Pillow's Lanczos filter (three lobes) on 8-bit values."""
+    del mask, seed
+    photo = Image.fromarray((lq * 255).round().byte().permute(1, 2, 0).numpy())
+    large = photo.resize((photo.width * scale, photo.height * scale), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(large)).permute(2, 0, 1).float() / 255
+
+
+def unchanged(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Return the LQ photo itself, each pixel repeated where the GT is larger."""
+    del mask, seed
+    return lq.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def telea(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Fill holes with OpenCV's fast-marching inpainting (Telea 2004), radius 3.
+
+    Raises:
+        ConfigError: without a mask; MissingExtraError without OpenCV (the extra `opencv`).
+    """
+    del scale, seed
+    if mask is None:
+        raise ConfigError(FILLS.format("telea"))
+    try:
+        import cv2
+    except ModuleNotFoundError:
+        raise MissingExtraError("opencv-python-headless", "opencv") from None
+    photo, hole = (
+        np.ascontiguousarray((x * 255).round().byte().permute(1, 2, 0).numpy()) for x in (lq, mask)
+    )
+    filled = cv2.inpaint(photo, hole[..., 0], 3, cv2.INPAINT_TELEA)
+    return torch.from_numpy(filled).permute(2, 0, 1).float() / 255
+
+
+def smooth(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Fill holes smoothly (`networks.holes.fill_smoothly`): what the compact network begins with.
+
+    Raises:
+        ConfigError: without a mask.
+    """
+    del scale, seed
+    if mask is None:
+        raise ConfigError(FILLS.format("smooth"))
+    return fill_smoothly(lq[None], mask[None])[0]
+
+
+BASELINES: dict[str, Restore] = {
+    "bicubic": bicubic,
+    "lanczos": lanczos,
+    "input": unchanged,
+    "telea": telea,
+    "smooth": smooth,
+}

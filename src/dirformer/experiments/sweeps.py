@@ -1,0 +1,288 @@
+"""Whole tables of trainings: rows that differ by a few fields, trained one after the other and compared.
+
+A sweep is a YAML list; a row is a recipe with other fields, trained once for each of its seeds:
+
+    - {name: V3, recipe: sr-x4-compact-stage2, stage1: run:S1, steps: 800, seeds: [0, 1, 2]}
+    - {name: V1, recipe: sr-x4-compact-stage2, stage1: run:S1, steps: 800, model.timesteps: 0}
+    - {name: S1, recipe: sr-x4-compact-stage1, steps: 2000}
+
+`run:S1` stands for the weights of the row S1, which is then trained before. A row with `weights: FILE` is
+only scored. All rows are scored on the same validation photos, degraded alike, and compared photo by photo
+with the first row; a photo's score is the mean over a row's seeds.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import yaml
+
+from dirformer.evaluation.run import interval95
+from dirformer.experiments.validation import Validation, train
+from dirformer.ground.device import choose_device
+from dirformer.ground.errors import ConfigError
+from dirformer.ground.paths import atomic_path
+from dirformer.training.config import TrainConfig, load_recipe
+from dirformer.training.loop import Report, finished
+from dirformer.weights.catalog import find_weights
+from dirformer.weights.checkpoints import load
+
+SCHEMA = 1
+REFERENCE = "run:"
+"""In front of a row's name: its weights."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    name: str
+    recipe: str
+    seeds: tuple[int, ...] = (0,)
+    weights: str | None = None
+    """Score this file instead of training."""
+    fields: tuple[tuple[str, Any], ...] = ()
+    """Fields of the recipe that differ, dotted as on the command line."""
+
+    @property
+    def needs(self) -> list[str]:
+        """Rows whose weights this one starts from."""
+        values = [value for _, value in self.fields if isinstance(value, str)]
+        return [value.removeprefix(REFERENCE) for value in values if value.startswith(REFERENCE)]
+
+
+def sweep_names() -> list[str]:
+    """Return the names of the shipped sweeps."""
+    return sorted(p.name.removesuffix(".yaml") for p in _shipped().iterdir() if p.name.endswith(".yaml"))
+
+
+class Sweep:
+    """The rows of a sweep, checked, and what becomes of them in `out`/`name`.
+
+    Raises:
+        ConfigError: one line for the first thing that is wrong with the list, a row or an override.
+    """
+
+    def __init__(self, source: str, overrides: list[str] | None = None) -> None:
+        """Take a shipped name or a file, and overrides: `key=value` for all rows, `ROW.key=value` for one."""
+        self.name, rows = _read(source)
+        for override in overrides or []:
+            rows = _override(rows, override)
+        self.rows = {row.name: row for row in rows}
+        for row in rows:
+            for needed in row.needs:
+                if needed not in self.rows or self.rows[needed].needs:
+                    raise ConfigError(
+                        f"row {row.name} starts from run:{needed}; expected a row that starts from none"
+                    )
+        self.configs = {
+            row.name: [self._config(row, seed) for seed in row.seeds] for row in rows if row.weights is None
+        }
+        self.validated = self._settings(rows[0])
+        if self.validated.data.val is None:
+            raise ConfigError("data.val is not set; a sweep is scored on it: data.val=LIST_OR_DIR")
+
+    @property
+    def folder(self) -> Path:
+        """Where runs and table go."""
+        return self.validated.out
+
+    def run(self, report: Report = print) -> dict[str, Any]:
+        """Train what is not finished, score all rows, write the table; return what table.json holds."""
+        for row in sorted(self.rows.values(), key=lambda row: len(row.needs)):
+            for config in self.configs.get(row.name, []):
+                if finished(config):
+                    report(f"{config.name}: finished before")
+                    continue
+                report(f"{config.name}: {config.steps} steps")
+                train(config, report)
+        result = self.score(report)
+        for suffix, text in (
+            ("json", json.dumps(result, indent=1) + "\n"),
+            ("csv", as_csv(result)),
+            ("md", as_markdown(result)),
+        ):
+            with atomic_path(self.folder / f"table.{suffix}") as part:
+                part.write_text(text, encoding="utf-8")
+        return result
+
+    def score(self, report: Report = print) -> dict[str, Any]:
+        """Score the last weights of all rows on the validation photos."""
+        validation = Validation(self.validated)
+        rows: list[dict[str, Any]] = []
+        for row in self.rows.values():
+            scores = []
+            for path in self._weights(row):
+                model = load(path).to(choose_device(self.validated.device))
+                scores.append(validation.scores(model))
+                report(f"{row.name}: {path}  {validation.score} {fmean(scores[-1]):.3f}")
+            parameters = sum(p.numel() for p in model.parameters())
+            rows.append(_entry(row, scores, rows[0] if rows else None) | {"parameters": parameters})
+        photos = [f"{case.name} {case.kind}".strip() for case in validation.cases]
+        return {
+            "schema": SCHEMA,
+            "sweep": self.name,
+            "score": validation.score,
+            "photos": photos,
+            "rows": rows,
+        }
+
+    def _weights(self, row: Row) -> list[Path]:
+        if row.weights is not None:
+            return [find_weights(row.weights)]
+        return [config.folder / "last.safetensors" for config in self.configs[row.name]]
+
+    def _config(self, row: Row, seed: int) -> TrainConfig:
+        config = self._settings(row)
+        config = config.model_copy(update={"name": f"{row.name}-seed{seed}", "seed": seed})
+        if config.devices != 1 or config.nodes != 1:
+            raise ConfigError(f"row {row.name} has devices={config.devices}; a sweep trains on one device")
+        return config
+
+    def _settings(self, row: Row) -> TrainConfig:
+        """Return a row's recipe with its fields; runs go below a folder of the sweep's name."""
+        texts = [f"{key}={json.dumps(self._resolved(value))}" for key, value in row.fields]
+        config = load_recipe(row.recipe, texts)
+        return config.model_copy(update={"out": config.out / self.name, "seed": 0})
+
+    def _resolved(self, value: Any) -> Any:
+        if not (isinstance(value, str) and value.startswith(REFERENCE)):
+            return value
+        other = self.rows[value.removeprefix(REFERENCE)]
+        if other.weights is not None:
+            return other.weights
+        return str(self._config(other, other.seeds[0]).folder / "last.safetensors")
+
+
+def _entry(row: Row, scores: list[list[float]], first: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a row of the result; `scores` are by seed and photo, in dB."""
+    by_photo = [fmean(of_photo) for of_photo in zip(*scores, strict=True)]
+    by_seed = [fmean(of_seed) for of_seed in scores]
+    entry: dict[str, Any] = {
+        "name": row.name,
+        "mean": fmean(by_photo),
+        "interval95": interval95(by_photo),
+        "by_seed": by_seed,
+        "seed_deviation": pstdev(by_seed),
+        "by_photo": by_photo,
+    }
+    if first is not None:
+        differences = [ours - theirs for ours, theirs in zip(by_photo, first["by_photo"], strict=True)]
+        entry["difference"] = {
+            "mean": fmean(differences),
+            "interval95": interval95(differences),
+            "by_photo": differences,
+        }
+    return entry
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """Return the table for people: mean, interval, paired difference to the first row."""
+    first, interval = result["rows"][0]["name"], "95 % interval"
+    lines = [
+        f"| row | {result['score']} (dB) | {interval} | seeds | against {first} | {interval} | parameters |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        difference = row.get("difference")
+        cells = [row["name"], f"{row['mean']:.3f}", _interval(row["interval95"], "")]
+        cells.append(", ".join(f"{mean:.3f}" for mean in row["by_seed"]))
+        if difference is None:
+            cells += ["", ""]
+        else:
+            cells += [f"{difference['mean']:+.3f}", _interval(difference["interval95"], "+")]
+        lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
+    note = (
+        f"{len(result['photos'])} validation photos; intervals are bootstrapped over photos, differences "
+        "paired photo by photo, a photo's score the mean over seeds."
+    )
+    lines += ["", note]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(result: dict[str, Any]) -> str:
+    """Return one line per row and photo."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "photo", result["score"]])
+    for row in result["rows"]:
+        for photo, score in zip(result["photos"], row["by_photo"], strict=True):
+            writer.writerow([row["name"], photo, repr(score)])
+    return out.getvalue()
+
+
+def _interval(bounds: list[float], sign: str) -> str:
+    low, high = bounds
+    return f"{low:{sign}.3f} … {high:{sign}.3f}"
+
+
+def _shipped() -> Any:
+    return resources.files("dirformer") / "recipes" / "sweeps"
+
+
+def _read(source: str) -> tuple[str, list[Row]]:
+    shipped, path = _shipped() / f"{source}.yaml", Path(source)
+    if not shipped.is_file() and not path.is_file():
+        raise ConfigError(f"no sweep {source!r}; give a .yaml list or one of: {', '.join(sweep_names())}")
+    text = (shipped if shipped.is_file() else path).read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"sweep {source} is not YAML: {' '.join(str(error).split())}") from None
+    if not (isinstance(values, list) and values and all(isinstance(value, dict) for value in values)):
+        raise ConfigError(
+            f"sweep {source}: expected a list of rows such as {{name: A, recipe: NAME, steps: 800}}"
+        )
+    rows = [_row(source, value) for value in values]
+    names = [row.name for row in rows]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"sweep {source} has two rows of one name: {', '.join(names)}")
+    return path.stem, rows
+
+
+def _row(source: str, values: dict[str, Any]) -> Row:
+    for key in ("name", "recipe"):
+        if not isinstance(values.get(key), str):
+            raise ConfigError(f"sweep {source}: a row has {key} = {values.get(key)!r}; expected a word")
+    row = Row(values["name"], values["recipe"])
+    for key, value in values.items():
+        if key not in ("name", "recipe"):
+            row = _with(row, key, value)
+    return row
+
+
+def _with(row: Row, key: str, value: Any) -> Row:
+    if key == "seeds":
+        if not (isinstance(value, list) and value and all(type(seed) is int for seed in value)):
+            raise ConfigError(f"row {row.name}: seeds is {value!r}; expected a list of whole numbers")
+        return replace(row, seeds=tuple(value))
+    if key == "weights":
+        return replace(row, weights=str(value))
+    if key == "recipe":
+        return replace(row, recipe=str(value))
+    if key in ("name", "seed"):
+        raise ConfigError(f"row {row.name}: {key} cannot be changed here; seeds is a field of the row")
+    return replace(row, fields=(*((k, v) for k, v in row.fields if k != key), (key, value)))
+
+
+def _override(rows: list[Row], override: str) -> list[Row]:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"override {override!r} is not key=value or ROW.key=value, for example steps=2000")
+    value = yaml.safe_load(text) if text else None
+    first, dot, rest = key.partition(".")
+    names = [row.name for row in rows]
+    if dot and first in names:
+        return [_with(row, rest, value) if row.name == first else row for row in rows]
+    if dot and first not in TrainConfig.model_fields:
+        near = difflib.get_close_matches(first, [*names, *TrainConfig.model_fields], n=1, cutoff=0.0)[0]
+        raise ConfigError(f"override {override!r}: no row or field {first}; the nearest valid one is {near}")
+    return [_with(row, key, value) for row in rows]

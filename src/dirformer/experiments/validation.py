@@ -1,0 +1,165 @@
+"""Validation while a network trains: the fixed photos of a recipe, scored as the field scores them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from dirformer.data.folders import find_photos, pair_photos
+from dirformer.degradations.base import Degradation
+from dirformer.degradations.masks import draw_mask, mask_settings
+from dirformer.degradations.pipeline import degradation
+from dirformer.ground.device import seeded_generator
+from dirformer.ground.paths import atomic_path
+from dirformer.ground.photo import read_rgb
+from dirformer.metrics.protocols import as_float
+from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
+from dirformer.networks.diffir import DiffIR, DiffIRS1
+from dirformer.networks.holes import inpainting_input
+from dirformer.training import loop
+from dirformer.training.config import TrainConfig
+
+BORDER = 4
+"""Pixels of the GT left out along each side, as in the SR tables."""
+PREVIEWS = 4
+"""Cases that are drawn at each validation."""
+
+
+def train(config: TrainConfig, report: loop.Report = print, minutes: float | None = None) -> Path:
+    """Run a recipe and validate as it says; see `training.loop.train` for what is raised.
+
+    With `minutes`, the recipe's schedule is fitted to the time instead of its steps.
+    """
+    validation = None if config.data.val is None else Validation(config)
+
+    def validate(model: DiffIR, step: int) -> dict[str, float]:
+        assert validation is not None
+        return validation(model, config.folder / "previews" / f"step-{step}.jpg")
+
+    return loop.train(config, None if validation is None else validate, report, minutes)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One validation photo: LQ (in inpainting with black holes), GT, and the mask of the holes."""
+
+    name: str
+    lq: Float[Tensor, "1 c h w"]
+    gt: Float[Tensor, "1 3 H W"]
+    mask: Float[Tensor, "1 1 H W"] | None = None
+    kind: str = ""
+    """Of the mask."""
+
+
+class Validation:
+    """A score over the middle of each validation photo, degraded once, the same for runs of any seed.
+
+    Super-resolution and real-world photos are scored by PSNR on Y without 4 border pixels, deblurred ones by
+    PSNR on RGB, filled ones by PSNR in their holes.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        assert config.data.val is not None
+        # Not the run's seed: whatever a run draws, it is validated on the same degraded photos as all others.
+        self.task, self.seed, self.data = config.network.task, 0, config.data
+        self.scale, self.step = config.network.scale, config.network.multiple * config.network.scale
+        self.score = {"deblurring": "psnr", "inpainting": "psnr_hole"}.get(self.task, "psnr_y")
+        degrade = None
+        if self.task != "inpainting" and config.data.val_lq is None:
+            degrade = degradation(config.data.degradation, self.scale)
+        self.cases = list(self._cases(config.data.val, degrade))
+
+    def _cases(self, val: Path, degrade: Degradation | None) -> Iterator[Case]:
+        limit, step, scale = self.data.val_crop, self.step, self.scale
+        if self.data.val_lq is not None and self.task != "inpainting":
+            for lq_path, gt_path in pair_photos(self.data.val_lq, val):
+                gt, lq = (as_float(read_rgb(path))[None] for path in (gt_path, lq_path))
+                yield Case(gt_path.name, _middle(lq, limit // scale, step // scale), _middle(gt, limit, step))
+            return
+        for number, path in enumerate(find_photos(val)):
+            gt = _middle(as_float(read_rgb(path))[None], limit, step)
+            if degrade is not None:
+                lq = degrade(gt, seeded_generator(self.seed, "validation", number))
+                yield Case(path.name, lq, gt)
+                continue
+            for kind in self.data.val_masks:
+                generator = seeded_generator(self.seed, "validation mask", kind, number)
+                mask = draw_mask(mask_settings(kind, 256), generator, (gt.shape[2], gt.shape[3]))[None]
+                yield Case(path.name, gt * (1 - mask), gt, mask, kind)
+
+    @torch.inference_mode()
+    def __call__(self, model: DiffIR, preview: Path | None = None) -> dict[str, float]:
+        """Return the mean score in dB under its name; in inpainting also that of each kind of mask.
+
+        With `preview`, the first few cases are also drawn there: LQ, result and GT side by side.
+        """
+        scores, rows = [], []
+        for number, case in enumerate(self.cases):
+            restored = self.restore(model, number)
+            scores.append(self.score_of(restored, number))
+            if preview is not None and number < PREVIEWS:
+                rows.append((case.lq[0], restored, case.gt[0]))
+        if preview is not None:
+            write_grid(preview, rows)
+        means = {self.score: fmean(scores)}
+        for kind in self.data.val_masks if self.task == "inpainting" else ():
+            of_kind = [s for s, case in zip(scores, self.cases, strict=True) if case.kind == kind]
+            means[f"{self.score}_{kind}"] = fmean(of_kind)
+        return means
+
+    @torch.inference_mode()
+    def scores(self, model: DiffIR) -> list[float]:
+        """Return the score of each case."""
+        return [self.score_of(self.restore(model, number), number) for number in range(len(self.cases))]
+
+    @torch.inference_mode()
+    def restore(self, model: DiffIR, number: int) -> Float[Tensor, "3 H W"]:
+        """Restore a case; stage 1 sees its GT."""
+        device, case = next(model.parameters()).device, self.cases[number]
+        lq = case.lq
+        if case.mask is not None:
+            # As this network wants to see holes, which need not be what the recipe's own wants.
+            lq = inpainting_input(model.config, lq, case.mask)
+        if isinstance(model, DiffIRS1):
+            return model(lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
+        generator = seeded_generator(self.seed, "validation noise", number)
+        noise = torch.randn(model.noise_shape, generator=generator)[:, None]
+        return model(lq.to(device), noise.to(device))[0].cpu().clamp(0, 1)
+
+    def score_of(self, restored: Float[Tensor, "3 H W"], number: int) -> float:
+        """Score what was made of a case."""
+        case = self.cases[number]
+        restored, gt = (restored * 255).round() / 255, case.gt[0]
+        if case.mask is not None:
+            hole = case.mask[0].expand_as(gt) > 0
+            return psnr(restored[hole].view(1, 1, -1), gt[hole].view(1, 1, -1))
+        if self.score == "psnr":
+            return psnr(restored, gt)
+        return psnr(rgb_to_y(restored), rgb_to_y(gt), BORDER)
+
+
+def _middle(photo: Tensor, limit: int, step: int) -> Tensor:
+    height, width = (min(n, limit) // step * step for n in photo.shape[-2:])
+    top, left = (photo.shape[-2] - height) // 2, (photo.shape[-1] - width) // 2
+    return photo[..., top : top + height, left : left + width]
+
+
+def write_grid(path: Path, rows: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Draw photos `3 h w` in rows and columns as a JPEG file, small ones enlarged."""
+    side = max(photo.shape[-1] for row in rows for photo in row)
+    lines = []
+    for row in rows:
+        height, width = (max(photo.shape[i] for photo in row) for i in (1, 2))
+        large = [F.interpolate(photo[None], (height, width), mode="nearest")[0] for photo in row]
+        lines.append(torch.cat([F.pad(photo, (0, side - width)) for photo in large], dim=2))
+    pixels = torch.cat(lines, dim=1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+    with atomic_path(path) as part:
+        Image.fromarray(pixels.numpy()).save(part, format="JPEG", quality=90)

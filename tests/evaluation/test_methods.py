@@ -1,0 +1,158 @@
+"""Contenders: baselines, networks, and what the spandrel library loads."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dirformer.evaluation.methods import contender, fingerprint
+from dirformer.ground.errors import CheckpointError, ConfigError, MissingExtraError
+from evaluation.conftest import scene
+
+ORACLES = os.environ.get("DIRFORMER_ORACLES", "")
+"""A folder with spandrel and torchvision for tests, where the environment itself has none."""
+
+
+def test_bicubic_is_matlabs(shared: Path) -> None:
+    """×4 of a grey photo equals the float64 reference of MATLAB's imresize, rounded behind each pass."""
+    values = np.load(shared / "reference" / "image_ops.npz")
+    name = next(k for k in values.files if k.startswith("imresize/") and k.endswith("/x4/basicsr"))
+    lq = torch.from_numpy(values[name.replace("/x4/basicsr", "/input_u8")])
+    lq = (lq[..., None].expand(-1, -1, 3) if lq.ndim == 2 else lq).permute(2, 0, 1).float() / 255
+    expected = torch.from_numpy(np.atleast_3d(values[name])).permute(2, 0, 1)
+    found = contender("bicubic").restore(lq, None, 4, 0)
+    # Two roundings to 8 bit lie between both.
+    assert float((found - expected.clamp(0, 1)).abs().max()) <= 1.6 / 255
+
+
+def test_bicubic_of_a_ramp() -> None:
+    """Inside a straight ramp the cubic is the ramp itself, rounded to 8 bit."""
+    lq = (torch.arange(20.0) * 8 / 255).expand(3, 12, 20)
+    found = contender("bicubic").restore(lq, None, 4, 0) * 255
+    expected = ((torch.arange(80.0) + 0.5) / 4 - 0.5) * 8
+    torch.testing.assert_close(found[0, 24, 16:-16].round(), (expected[16:-16] + 1e-4).round())
+
+
+def test_lanczos_is_pillows() -> None:
+    """Lanczos is Pillow's, on 8-bit values."""
+    photo = scene(1, 24, 32)
+    lq = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
+    found = (contender("lanczos").restore(lq, None, 4, 0) * 255).round().byte()
+    expected = Image.fromarray(photo).resize((128, 96), Image.Resampling.LANCZOS)
+    assert np.array_equal(np.asarray(expected), found.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("name", ["telea", "smooth"])
+def test_holes_are_filled_from_their_rim(name: str) -> None:
+    """In a flat photo the hole takes the colour around it; the rest of the photo stays."""
+    lq = torch.full((3, 24, 20), 100 / 255)
+    mask = torch.zeros(1, 24, 20)
+    mask[:, 8:14, 6:12] = 1
+    found = contender(name).restore(lq * (1 - mask), mask, 1, 0)
+    torch.testing.assert_close(found, lq, atol=3 / 255, rtol=0)  # OpenCV truncates
+    with pytest.raises(ConfigError, match=f"{name} fills holes"):
+        contender(name).restore(lq, None, 1, 0)
+
+
+def test_input_repeats_pixels() -> None:
+    """The row `input` is the LQ photo itself."""
+    lq = torch.rand(3, 5, 6)
+    assert torch.equal(lq, contender("input").restore(lq, None, 1, 0))
+    assert torch.equal(lq, contender("input").restore(lq, None, 3, 0)[:, 1::3, 1::3])
+
+
+def test_fingerprints_tell_files_apart(tmp_path: Path) -> None:
+    """A weight file is known by its content, a baseline by its name."""
+    (tmp_path / "a").write_bytes(b"abc")
+    assert fingerprint(str(tmp_path / "a")).startswith("ba7816bf")  # SHA-256 of "abc", FIPS 180
+    assert fingerprint("bicubic") == "bicubic"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("spandrel") is not None, reason="spandrel is installed")
+def test_spandrel_missing_is_said() -> None:
+    """Without spandrel the extra is named."""
+    with pytest.raises(MissingExtraError, match=r"dirformer\[spandrel\]"):
+        contender("spandrel:esrgan.pth")
+
+
+# In a process of its own: torchvision's release for this torch lacks compiled operators here, so their names
+# are declared before it is imported, and nothing of that must reach the other tests.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+if sys.argv[3]:
+    sys.path.append(sys.argv[3])
+try:
+    import torchvision
+except (ImportError, RuntimeError):
+    sys.modules.pop("torchvision", None)
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d"):
+        tensors = "Tensor a, Tensor b, float c" if name.endswith("nms") else "Tensor a"
+        library.define(f"{name}({tensors}) -> Tensor")
+        if not name.endswith("nms"):
+            library.define(f"_{name}_backward(Tensor a) -> Tensor")
+try:
+    import spandrel
+except ImportError as error:
+    print(json.dumps({"skip": str(error)}))
+    raise SystemExit
+from dirformer.evaluation.run import evaluate
+torch.manual_seed(0)
+state = {}
+def conv(name, c_in, c_out, k=3):
+    state[f"{name}.weight"] = torch.randn(c_out, c_in, k, k) * 0.02
+    state[f"{name}.bias"] = torch.zeros(c_out)
+features, growth = 8, 32
+conv("conv_first", 3, features)
+for block in range(1, 4):
+    for i in range(1, 6):
+        conv(f"body.0.rdb{block}.conv{i}", features + (i - 1) * growth, growth if i < 5 else features)
+for name in ("conv_body", "conv_up1", "conv_up2", "conv_hr"):
+    conv(name, features, features)
+conv("conv_last", features, 3)
+folder = Path(sys.argv[1]).parent
+torch.save({"params_ema": state}, folder / "esrgan.pth")
+name = f"spandrel:{folder / 'esrgan.pth'}"
+result = evaluate([name, "bicubic"], Path(sys.argv[1]), Path(sys.argv[2]), "sr", device="cpu")
+restored = spandrel.ModelLoader("cpu").load_from_file(folder / "esrgan.pth")
+result["scale"] = restored.scale
+print(json.dumps(result, default=str))
+"""
+
+
+def test_spandrel_model_in_the_same_table(pairs: tuple[Path, Path]) -> None:
+    """A small ESRGAN file, written here in its published format, stands beside bicubic."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, *map(str, pairs), ORACLES],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    if "skip" in result:
+        pytest.skip(f"spandrel cannot be imported here ({result['skip']}); it needs torchvision")
+    assert result["scale"] == 4
+    network, bicubic = result["models"]
+    assert network["model"].startswith("spandrel:")
+    assert len(network["images"]) == len(bicubic["images"]) == 2
+    assert network["mean"]["psnr_y"] < bicubic["mean"]["psnr_y"]  # random weights
+
+
+def test_unknown_names_are_refused() -> None:
+    """A name that is neither a model nor a file is one line."""
+    with pytest.raises(CheckpointError, match="no-such-model"):
+        contender("no-such-model")
