@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from dirformer.ground.errors import ConfigError
+from dirformer.tasks import TASKS
 
-Task = Literal["inpainting", "sr", "realsr", "deblurring"]
 Norm = Literal["with_bias", "bias_free"]
 Tail = Literal["conv", "shuffle", "direct", "nearest"]
 Skip = Literal["none", "nearest", "bicubic"]
@@ -27,8 +27,9 @@ LEVELS = 4
 class ModelConfig:
     """One DiffIR network, both stages. Immutable, checked on construction, a plain dictionary in files."""
 
-    task: Task
-    """What the network was made for; inpainting has a fourth input channel, the mask (1 = hole)."""
+    task: str
+    """What the network was made for: a name of `tasks.TASKS`. Where the task has a mask, it is a fourth input
+    channel (1 = hole)."""
     scale: int = 1
     """Output size over input size per side: 1, 2, 3, 4 …"""
 
@@ -100,6 +101,7 @@ class ModelConfig:
     """Time as fed to the denoiser: (t − 1)/(10·T) as released, or t itself (1 … T) as in the paper."""
 
     def __post_init__(self) -> None:
+        _require_choice("task", self.task)
         for field in _CHOICES:
             _require_choice(field, getattr(self, field))
         for field in _POSITIVE:
@@ -134,7 +136,7 @@ class ModelConfig:
     @property
     def in_channels(self) -> int:
         """Channels of the network's input: RGB, and the mask in inpainting."""
-        return 4 if self.task == "inpainting" else 3
+        return TASKS[self.task].channels
 
     @property
     def multiple(self) -> int:
@@ -174,12 +176,11 @@ class ModelConfig:
                 raise ConfigError(f"model config: {name} is {value!r}; expected {kind.__name__}")
             _require_choice(name, value)
         if "task" not in typed:
-            raise ConfigError("model config has no task; expected one of " + ", ".join(_CHOICES["task"]))
+            raise ConfigError("model config has no task; expected one of " + ", ".join(TASKS))
         return cls(**typed)
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "task": get_args(Task),
     "norm": get_args(Norm),
     "tail": get_args(Tail),
     "skip": get_args(Skip),
@@ -197,7 +198,7 @@ _POSITIVE = ("scale", "dim", "unshuffle", "cpen_dim", "cpen_unshuffle", "prior_d
 
 
 def _require_choice(field: str, value: Any) -> None:
-    choices = _CHOICES.get(field, (value,))
+    choices = tuple(TASKS) if field == "task" else _CHOICES.get(field, (value,))
     if value not in choices:
         raise ConfigError(f"model config: {field} is {value!r}; expected one of {', '.join(choices)}")
 
