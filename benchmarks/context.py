@@ -18,21 +18,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dirformer.evaluation.methods import Contender
+from dirformer.evaluation.methods import Method
 from dirformer.evaluation.run import find_samples, restore_sample
 from dirformer.inference.restorer import Restorer
-from dirformer.metrics.protocols import PIXEL_METRICS, PROTOCOLS, open_scorer
+from dirformer.metrics.protocols import PROTOCOLS
+from dirformer.metrics.table import METRICS, open_scorer
 
 
 class Timed:
-    """A network in one context, as a contender that counts its CPU seconds."""
+    """A network in one context, as a method that counts its CPU seconds."""
 
     def __init__(self, model: str, context: str, window: int | None, threads: int) -> None:
         self.restorer = Restorer(model, device="cpu", context=context, window=window)
         self.restorer.engine.threads = threads
         self.name = context if self.restorer.window is None else f"{context} {self.restorer.window}"
         self.seconds = 0.0
-        self.contender = Contender(
+        self.method = Method(
             self.name, self.restore, self.restorer.scale, self.restorer.task, self.restorer.device
         )
 
@@ -48,7 +49,9 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per photo: per context its scores, `cpu_s` and `peak_mib`."""
     rules = PROTOCOLS[arguments.protocol]
     scorer = open_scorer(rules)
-    scorer.pairwise = {name: metric for name, metric in scorer.pairwise.items() if name in PIXEL_METRICS}
+    scorer.pairwise = {
+        name: metric for name, metric in scorer.pairwise.items() if METRICS[name].needs == "nothing"
+    }
     windows = arguments.window or [None]
     runs = [Timed(arguments.model, "image", None, arguments.threads)]
     runs += [
@@ -60,7 +63,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for sample in find_samples(rules, arguments.lq, arguments.gt, arguments.masks)[: arguments.photos]:
         row: dict[str, Any] = {"name": sample.name}
         for run in runs:
-            result = restore_sample(run.contender, sample, arguments.seed)
+            result = restore_sample(run.method, sample, arguments.seed)
             scores = scorer.scores(rules.quantise(result.restored), result.gt)
             row[run.name] = {**scores, "cpu_s": run.seconds, "peak_mib": result.peak_mib}
         rows.append(row)

@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 
 from dirformer.evaluation import run as evaluation
-from dirformer.evaluation.methods import contender
-from dirformer.metrics.protocols import open_scorer, protocol
+from dirformer.evaluation.methods import find_method
+from dirformer.metrics.protocols import protocol
+from dirformer.metrics.table import open_scorer
 from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.weights.checkpoints import save
@@ -57,16 +58,16 @@ def evaluation_share(photos: int) -> dict[str, float]:
     inside = 0.0
 
     def timed(model: str, **options: object):
-        rival = contender(model, **options)
+        method = find_method(model, **options)
 
         def restore(*arguments):
             nonlocal inside
             start = time.process_time()
-            result = rival.restore(*arguments)
+            result = method.restore(*arguments)
             inside += time.process_time() - start
             return result
 
-        return replace(rival, restore=restore)
+        return replace(method, restore=restore)
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -78,7 +79,7 @@ def evaluation_share(photos: int) -> dict[str, float]:
                 Image.fromarray(values).save(root / name / f"{number}.png")
         weights = root / "model.safetensors"
         save(weights, DiffIRS2(PRESETS["sr-x4-compact"]))
-        evaluation.contender = timed
+        evaluation.find_method = timed
         # The first photo loads the network and fills torch's caches.
         evaluation.evaluate([str(weights)], root / "lq", root / "gt", "sr", device="cpu")
         inside = 0.0

@@ -14,14 +14,14 @@ from typing import Any
 from dirformer.evaluation.cost import cost
 from dirformer.evaluation.run import evaluate, interval95
 from dirformer.experiments.sweeps import as_markdown
-from dirformer.metrics.protocols import LOWER_IS_BETTER, protocol
+from dirformer.metrics.protocols import protocol
+from dirformer.metrics.table import described
 from dirformer.weights.catalog import CATALOG
 from dirformer.weights.checkpoints import load, read_header
 from release.places import REPORTS, ROOT, WEIGHTS
 from release.testsets import tests
 from release.texts import CARDS, DATA_SECTION, LICENCE_SECTION
 
-DIGITS = {"ssim_y": 4, "ssim": 4, "ssim_volume": 4, "ssim_zero": 4, "flip": 4, "stlpips": 4}
 HIDDEN = {"seconds", "peak_mib"}
 HEADLINES = {
     "sr": ("psnr_y", "PSNR-Y"),
@@ -63,7 +63,7 @@ def score(name: str, data: Path) -> list[dict[str, Any]]:
             "photos": len(first),
             "rows": {},
         }
-        for rival, column in columns.items():
+        for method, column in columns.items():
             row = {
                 k: {"mean": v, "interval95": column["interval95"][k]}
                 for k, v in column["mean"].items()
@@ -72,29 +72,29 @@ def score(name: str, data: Path) -> list[dict[str, Any]]:
             for metric, values in row.items():
                 gains = [a[metric] - b[metric] for a, b in zip(column["images"], first, strict=True)]
                 values["gain"] = {"mean": sum(gains) / len(gains), "interval95": interval95(gains)}
-            entry["rows"][rival] = row
+            entry["rows"][method] = row
         results.append(entry)
         print(table([entry]), flush=True)
     return results
 
 
 def table(entries: list[dict[str, Any]]) -> str:
-    """Return a Markdown table: a row per set and contender, a column per metric; gains in brackets."""
+    """Return a Markdown table: a row per set and method, a column per metric; gains in brackets."""
     lines = []
     for entry in entries:
         metrics = list(next(iter(entry["rows"].values())))
-        arrows = [f"{m} {'↓' if m in LOWER_IS_BETTER else '↑'}" for m in metrics]
+        arrows = [described(m).head for m in metrics]
         lines += [f"**{entry['set']}** ({entry['photos']} photos, protocol `{entry['protocol']}`)", ""]
         lines += ["| | " + " | ".join(arrows) + " |", "|---" * (len(metrics) + 1) + "|"]
-        for number, (rival, row) in enumerate(entry["rows"].items()):
+        for number, (method, row) in enumerate(entry["rows"].items()):
             cells = [_cell(metric, row[metric], gain=number > 0) for metric in metrics]
-            lines.append(f"| {rival} | " + " | ".join(cells) + " |")
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
 
 
 def _cell(metric: str, values: dict[str, Any], *, gain: bool) -> str:
-    digits = DIGITS.get(metric, 2)
+    digits = described(metric).digits
     low, high = values["interval95"]
     text = f"{values['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
     if gain:
@@ -225,11 +225,11 @@ def headlines(scores: dict[str, Any]) -> list[str]:
             rows = entry["rows"]
             first = next(iter(rows))
             metric, label = HEADLINES["psnr_shifted" if "psnr_shifted" in rows[name] else entry["protocol"]]
-            best = max(rows[rival][metric]["mean"] for rival in (first, name))
+            best = max(rows[method][metric]["mean"] for method in (first, name))
             cells = []
-            for rival, shown in ((first, first), (name, f"`{name}`")):
-                mean, interval = _cell(metric, rows[rival][metric], gain=False).split(" ", 1)
-                mean = f"**{mean}**" if rows[rival][metric]["mean"] == best else mean
+            for method, shown in ((first, first), (name, f"`{name}`")):
+                mean, interval = _cell(metric, rows[method][metric], gain=False).split(" ", 1)
+                mean = f"**{mean}**" if rows[method][metric]["mean"] == best else mean
                 cells.append(f"{shown} {mean} {interval}")
             lines.append(f"| {entry['set']} | {label} | {' | '.join(cells)} |")
     return lines

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.evaluation.methods import contender, fingerprint
+from dirformer.evaluation.methods import find_method, fingerprint
 from dirformer.ground.errors import CheckpointError, ConfigError, MissingExtraError
 from evaluation.conftest import scene
 
@@ -29,7 +29,7 @@ def test_bicubic_is_matlabs(shared: Path) -> None:
     lq = torch.from_numpy(values[name.replace("/x4/basicsr", "/input_u8")])
     lq = (lq[..., None].expand(-1, -1, 3) if lq.ndim == 2 else lq).permute(2, 0, 1).float() / 255
     expected = torch.from_numpy(np.atleast_3d(values[name])).permute(2, 0, 1)
-    found = contender("bicubic").restore(lq, None, 4, 0)
+    found = find_method("bicubic").restore(lq, None, 4, 0)
     # Two roundings to 8 bit lie between both.
     assert float((found - expected.clamp(0, 1)).abs().max()) <= 1.6 / 255
 
@@ -37,7 +37,7 @@ def test_bicubic_is_matlabs(shared: Path) -> None:
 def test_bicubic_of_a_ramp() -> None:
     """Inside a straight ramp the cubic is the ramp itself, rounded to 8 bit."""
     lq = (torch.arange(20.0) * 8 / 255).expand(3, 12, 20)
-    found = contender("bicubic").restore(lq, None, 4, 0) * 255
+    found = find_method("bicubic").restore(lq, None, 4, 0) * 255
     expected = ((torch.arange(80.0) + 0.5) / 4 - 0.5) * 8
     torch.testing.assert_close(found[0, 24, 16:-16].round(), (expected[16:-16] + 1e-4).round())
 
@@ -46,7 +46,7 @@ def test_lanczos_is_pillows() -> None:
     """Lanczos is Pillow's, on 8-bit values."""
     photo = scene(1, 24, 32)
     lq = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
-    found = (contender("lanczos").restore(lq, None, 4, 0) * 255).round().byte()
+    found = (find_method("lanczos").restore(lq, None, 4, 0) * 255).round().byte()
     expected = Image.fromarray(photo).resize((128, 96), Image.Resampling.LANCZOS)
     assert np.array_equal(np.asarray(expected), found.permute(1, 2, 0).numpy())
 
@@ -57,17 +57,17 @@ def test_holes_are_filled_from_their_rim(name: str) -> None:
     lq = torch.full((3, 24, 20), 100 / 255)
     mask = torch.zeros(1, 24, 20)
     mask[:, 8:14, 6:12] = 1
-    found = contender(name).restore(lq * (1 - mask), mask, 1, 0)
+    found = find_method(name).restore(lq * (1 - mask), mask, 1, 0)
     torch.testing.assert_close(found, lq, atol=3 / 255, rtol=0)  # OpenCV truncates
     with pytest.raises(ConfigError, match=f"{name} fills holes"):
-        contender(name).restore(lq, None, 1, 0)
+        find_method(name).restore(lq, None, 1, 0)
 
 
 def test_input_repeats_pixels() -> None:
     """The row `input` is the LQ photo itself."""
     lq = torch.rand(3, 5, 6)
-    assert torch.equal(lq, contender("input").restore(lq, None, 1, 0))
-    assert torch.equal(lq, contender("input").restore(lq, None, 3, 0)[:, 1::3, 1::3])
+    assert torch.equal(lq, find_method("input").restore(lq, None, 1, 0))
+    assert torch.equal(lq, find_method("input").restore(lq, None, 3, 0)[:, 1::3, 1::3])
 
 
 def test_fingerprints_tell_files_apart(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_fingerprints_tell_files_apart(tmp_path: Path) -> None:
 def test_spandrel_missing_is_said() -> None:
     """Without spandrel the extra is named."""
     with pytest.raises(MissingExtraError, match=r"dirformer\[spandrel\]"):
-        contender("spandrel:esrgan.pth")
+        find_method("spandrel:esrgan.pth")
 
 
 # In a process of its own: torchvision's release for this torch lacks compiled operators here, so their names
@@ -155,4 +155,4 @@ def test_spandrel_model_in_the_same_table(pairs: tuple[Path, Path]) -> None:
 def test_unknown_names_are_refused() -> None:
     """A name that is neither a model nor a file is one line."""
     with pytest.raises(CheckpointError, match="no-such-model"):
-        contender("no-such-model")
+        find_method("no-such-model")

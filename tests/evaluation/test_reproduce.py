@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation.test_perceptual import inception, save_backbone
 
 from dirformer.evaluation.paper import TABLES, paper_table, with_cells
 from dirformer.evaluation.reproduce import Reproduction
 from dirformer.ground.errors import ConfigError, DataError
 from evaluation.conftest import save_image, scene, tiny_model
+from metrics.test_perceptual import inception, save_backbone
 
 
 def backbones(folder: Path) -> Path:

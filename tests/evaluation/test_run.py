@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.evaluation import contenders, run
-from dirformer.evaluation.methods import Contender
+from dirformer.evaluation import methods, run
+from dirformer.evaluation.methods import Method
 from dirformer.evaluation.run import (
     Evaluation,
     evaluate,
@@ -98,7 +98,7 @@ def test_results_are_rounded_to_8_bit_before_scoring(
     def nearly(lq, mask, scale, seed):
         return lq + 0.4 / 255
 
-    monkeypatch.setitem(contenders.BASELINES, "nearly", nearly)
+    monkeypatch.setitem(methods.BASELINES, "nearly", nearly)
     assert evaluate(["nearly"], pairs[1], pairs[1], "deblurring")["models"][0]["mean"]["psnr"] > 60
 
 
@@ -161,8 +161,8 @@ def test_resume_goes_on_where_it_stopped(
         next(records)
     records.close()
     calls = []
-    original = run.contender
-    monkeypatch.setattr(run, "contender", lambda *a, **k: calls.append(a) or original(*a, **k))
+    original = run.find_method
+    monkeypatch.setattr(run, "find_method", lambda *a, **k: calls.append(a) or original(*a, **k))
     result = evaluate([str(sr_model), "bicubic"], *pairs, "sr", device="cpu", journal=journal)
     assert calls == [("bicubic",)]
     for ours, theirs in zip(result["models"], whole["models"], strict=True):
@@ -228,7 +228,7 @@ def test_inpainting_composites_and_truncates(
     def grey(lq, mask, scale, seed):
         return torch.full_like(lq, 100.9 / 255)
 
-    monkeypatch.setitem(contenders.BASELINES, "grey", grey)
+    monkeypatch.setitem(methods.BASELINES, "grey", grey)
     row = evaluate(["grey"], pairs[1], pairs[1], "inpainting", masks=masks)["models"][0]["images"][0]
     gt = np.asarray(Image.open(pairs[1] / "harbour.png")).astype(np.float64)
     result = gt.copy()
@@ -265,7 +265,7 @@ def test_model_of_another_scale_is_refused(pairs: tuple[Path, Path], sr_model: P
 def test_task_must_suit_the_protocol(pairs: tuple[Path, Path], masks: Path, tmp_path: Path) -> None:
     """A deblurring network has no business in the inpainting protocol."""
     model = tiny_model(tmp_path / "deblur.safetensors", task="deblurring")
-    with pytest.raises(DataError, match="not an inpainting network"):
+    with pytest.raises(DataError, match="fills no holes"):
         evaluate([str(model)], pairs[1], pairs[1], "inpainting", masks=masks, device="cpu")
 
 
@@ -288,8 +288,8 @@ def test_mask_of_another_size_is_named(pairs: tuple[Path, Path], masks: Path) ->
     [
         ("nowhere", "gt", {}, "is not there"),
         ("empty", "gt", {}, "has no photos"),
-        ("lq", "gt", {"protocol": "srr"}, "no protocol 'srr'; there are: sr"),
-        ("lq", "gt", {"metrics": ("psnrr",)}, "no metric 'psnrr'; there are: psnr"),
+        ("lq", "gt", {"protocol": "srr"}, "no protocol 'srr'; the nearest is 'sr'"),
+        ("lq", "gt", {"metrics": ("psnrr",)}, "no metric 'psnrr'; the nearest is 'psnr'"),
         ("lq", "gt", {"protocol": "inpainting"}, "needs masks; give --masks"),
         ("lq", "gt", {"masks": Path("x")}, "the sr protocol has no holes"),
         ("lq", "gt", {"seeds": 0}, "seeds is 0"),
@@ -357,7 +357,7 @@ def test_extra_metrics_join_the_table(pairs: tuple[Path, Path]) -> None:
     mean = result["models"][0]["mean"]
     assert (mean["gmsd"], mean["flip"], mean["ssimulacra2"]) == (0, 0, pytest.approx(100))
     assert scene(0).shape == (96, 128, 3)
-    assert Contender("x", contenders.bicubic).scale is None
+    assert Method("x", methods.bicubic).scale is None
 
 
 def test_all_variants_in_a_run(shared: Path) -> None:

@@ -15,7 +15,7 @@ from dirformer.degradations.motion import Motion
 from dirformer.degradations.pipeline import Bicubic
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.degradations.second_order import SecondOrder
-from dirformer.evaluation.methods import contender
+from dirformer.evaluation.methods import find_method
 from dirformer.evaluation.run import evaluate
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
@@ -80,7 +80,7 @@ def shaken(gt: torch.Tensor) -> Made:
 def holed(gt: torch.Tensor) -> Made:
     mask = draw_mask(mask_settings("thin", 256), seeded_generator(2), (gt.shape[1], gt.shape[2]))
     lq = gt * (1 - mask)
-    return lq, mask, contender("telea").restore(lq, mask, 1, 0)
+    return lq, mask, find_method("telea").restore(lq, mask, 1, 0)
 
 
 GAINS: dict[str, tuple[Callable[[torch.Tensor], Made], float]] = {

@@ -197,7 +197,7 @@ def models(as_json: Json = None) -> None:
 
 
 def evaluate(
-    contenders: Annotated[
+    methods: Annotated[
         list[str],
         typer.Argument(
             help="Models: names or weight files (+ behind: mean of eight turns), bicubic, lanczos, input, "
@@ -238,7 +238,7 @@ def evaluate(
         check_result_path(path)
     journal = None if as_json is None else as_json.with_name(f".{as_json.name}.rows.jsonl")
     run = Evaluation(
-        contenders,
+        methods,
         lq,
         gt,
         protocol,
@@ -291,7 +291,7 @@ def report(
 
 def compare(
     out: Annotated[Path, typer.Option("-o", "--out", help="Figure to write: .png or .pdf.")],
-    contenders: Annotated[
+    methods: Annotated[
         list[str] | None, typer.Argument(help="Models, as in evaluate.", metavar="[MODEL]...")
     ] = None,
     lq: Annotated[Path | None, typer.Option(help="One degraded photo.")] = None,
@@ -317,11 +317,11 @@ def compare(
     if plot is not None:
         say(plot_results(plot, results or [], out, metric=metric, overwrite=overwrite))
         return
-    if lq is None or gt is None or not contenders:
+    if lq is None or gt is None or not methods:
         raise ConfigError("compare needs models, --lq FILE and --gt FILE (or --plot with --results)")
     box = None if region is None else parse_region(region)
     options: dict[str, Any] = {"mask": mask, "region": box, "protocol": protocol, "seed": seed}
-    say(compare_photos(contenders, lq, gt, out, device=device, overwrite=overwrite, **options))
+    say(compare_photos(methods, lq, gt, out, device=device, overwrite=overwrite, **options))
 
 
 def reproduce(

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dirformer.evaluation.cost import cost
-from dirformer.evaluation.methods import BASELINES, contender, weight_file
+from dirformer.evaluation.methods import BASELINES, find_method, weight_file
 from dirformer.evaluation.run import Sample, read_result, restore_sample
 from dirformer.evaluation.tables import number, title
 from dirformer.ground.errors import ConfigError, DataError, MissingExtraError, OutputError
 from dirformer.ground.paths import atomic_path
-from dirformer.metrics.protocols import open_scorer
 from dirformer.metrics.protocols import protocol as find_protocol
+from dirformer.metrics.table import open_scorer
 from dirformer.weights.checkpoints import read_header
 
 Region = tuple[int, int, int, int]
@@ -51,7 +51,7 @@ def compare_photos(
     """Draw one region of one photo as LQ, every model and GT, scores of the whole photo under each.
 
     Args:
-        models: see `contenders.contender`.
+        models: see `methods.find_method`.
         lq: degraded photo.
         gt: its clean photo.
         out: `.png` or `.pdf`.
@@ -74,7 +74,7 @@ def compare_photos(
     sample = Sample(lq.stem, lq, gt, mask)
     panels: list[tuple[str, Tensor, str]] = []
     for model in models:
-        done = restore_sample(contender(model, device=device), sample, seed)
+        done = restore_sample(find_method(model, device=device), sample, seed)
         result = rules.quantise(done.restored)
         scores = scorer.scores(result, done.gt)
         caption = "  ".join(f"{title(k)} {number(k, v)}" for k, v in scores.items())

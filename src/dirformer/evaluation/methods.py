@@ -1,6 +1,6 @@
 """What can be evaluated: our networks and the authors', interpolations, and the input as it is.
 
-A contender is a name and a function from a photo to its restoration; scores know nothing else about it.
+A method is a name and a function from a photo to its restoration; scores know nothing else about it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dirformer.degradations.resize import resize_bicubic
 from dirformer.ground.device import choose_device
 from dirformer.ground.errors import CheckpointError, ConfigError, MissingExtraError
 from dirformer.networks.holes import fill_smoothly
+from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG
 
 FILLS = "{} fills holes; it goes with --protocol inpainting and --masks"
@@ -31,20 +32,20 @@ Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Contender:
+class Method:
     """One row of a table."""
 
     name: str
     restore: Restore
     scale: int | None = None
     """The enlargement it was made for; None does any."""
-    task: str | None = None
-    """The task it was made for; None does any."""
+    fills: bool | None = None
+    """Whether it fills holes that a mask marks; None takes photos with and without."""
     device: torch.device | None = None
     """Where it computes, for memory figures."""
 
 
-def contender(model: str, *, device: str = "auto", precision: str = "float32") -> Contender:
+def find_method(model: str, *, device: str = "auto", precision: str = "float32") -> Method:
     """Return what `model` names.
 
     Args:
@@ -58,7 +59,7 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
         CheckpointError: if it is neither a name nor a weight file that can be read.
     """
     if model in BASELINES:
-        return Contender(model, BASELINES[model])
+        return Method(model, BASELINES[model])
     if model.startswith(SPANDREL):
         return _spandrel(model, choose_device(device))
     from dirformer.inference.restorer import Restorer
@@ -74,10 +75,10 @@ def contender(model: str, *, device: str = "auto", precision: str = "float32") -
         del scale  # checked against the network's own before
         return restorer.restore(lq, mask, seed)
 
-    return Contender(model, restore, restorer.scale, restorer.task, restorer.device)
+    return Method(model, restore, restorer.scale, TASKS[restorer.task].has_mask, restorer.device)
 
 
-def _spandrel(model: str, device: torch.device) -> Contender:
+def _spandrel(model: str, device: torch.device) -> Method:
     try:
         import spandrel
     except ImportError:
@@ -100,7 +101,7 @@ def _spandrel(model: str, device: torch.device) -> Contender:
         restored = network(photo, mask[None].to(device)) if fills and mask is not None else network(photo)
         return restored[0].float().cpu().clamp(0, 1)
 
-    return Contender(model, restore, network.scale, "inpainting" if fills else "restoration", device)
+    return Method(model, restore, network.scale, fills, device)
 
 
 def weight_file(model: str) -> Path | None:

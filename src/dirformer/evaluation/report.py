@@ -25,7 +25,8 @@ from dirformer.evaluation.tables import columns, number, table, title
 from dirformer.ground.errors import OutputError, PhotoError
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import read_rgb
-from dirformer.metrics.protocols import LOWER_IS_BETTER, protocol
+from dirformer.metrics.protocols import protocol
+from dirformer.metrics.table import described
 
 
 def write_report(results: list[Path], out: Path, *, photos: int = 12, overwrite: bool = False) -> str:
@@ -148,7 +149,7 @@ def worst_first(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of the first model, worst by its first metric first."""
     entry = result["models"][0]
     metric = next((m for m in columns(result) if m in entry["images"][0]), "seconds")
-    sign = -1 if metric in LOWER_IS_BETTER else 1
+    sign = -1 if described(metric).lower else 1
 
     def badness(row: dict[str, Any]) -> float:
         return sign * (float("inf") if row[metric] is None else row[metric])

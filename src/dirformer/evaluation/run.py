@@ -32,7 +32,7 @@ from torch import Tensor
 
 from dirformer import __version__
 from dirformer.data.folders import find_photos, pair_photos
-from dirformer.evaluation.methods import ENSEMBLE, Contender, contender, fingerprint
+from dirformer.evaluation.methods import ENSEMBLE, Method, find_method, fingerprint
 from dirformer.evaluation.tables import as_csv, as_markdown
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError, DataError
@@ -41,7 +41,8 @@ from dirformer.ground.memory import PeakMemory
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import Photo, read_mask, read_rgb, write_photo
 from dirformer.metrics.perceptual import frechet_distance
-from dirformer.metrics.protocols import Protocol, Scorer, as_float, open_scorer, protocol
+from dirformer.metrics.protocols import Protocol, as_float, protocol
+from dirformer.metrics.table import Scorer, open_scorer
 from dirformer.metrics.variants import variant_scores
 
 SCHEMA = 1
@@ -76,12 +77,12 @@ class Evaluation:
     """Models, photos and a protocol, checked; `records` does the work.
 
     Args:
-        models: see `contenders.contender`.
+        models: see `methods.find_method`.
         lq: folder (or list) of degraded photos; in inpainting, of the photos to cut holes into.
         gt: folder (or list) of clean photos of the same names.
         protocol_name: a name of `protocols.PROTOCOLS`.
         masks: folder of masks: `NAME.png`, or `NAME_mask000.png` as in LaMa, where they lie among the photos.
-        metrics: names of `protocols.METRICS` beside those of the protocol.
+        metrics: names of metrics beside those of the protocol.
         seed: of the diffusion's start.
         seeds: how many starts, `seed`, `seed + 1` … are averaged.
         device: for networks and learned metrics.
@@ -164,14 +165,14 @@ class Evaluation:
                     self.all_variants,
                 ]
             )
-            rival: Contender | None = None
+            method: Method | None = None
             for sample in self.samples:
                 key = "" if self.journal is None else _key(identity, sample)
                 if key in known:
                     yield Record(model, known[key])
                     continue
-                rival = rival or contender(model, device=self.device, precision=self.precision)
-                record = self._score(rival, sample)
+                method = method or find_method(model, device=self.device, precision=self.precision)
+                record = self._score(method, sample)
                 if self.journal is not None:
                     self.journal.write("row", key=key, model=model, row=finite(record.row))
                 yield record
@@ -183,12 +184,12 @@ class Evaluation:
         rows = (record for record in read_journal(self.journal.path) if record["kind"] == "row")
         return {record["key"]: _infinite(record["row"]) for record in rows}
 
-    def _score(self, rival: Contender, sample: Sample) -> Record:
-        runs = [restore_sample(rival, sample, seed) for seed in self.seeds]
+    def _score(self, method: Method, sample: Sample) -> Record:
+        runs = [restore_sample(method, sample, seed) for seed in self.seeds]
         gt, results = runs[0].gt, [self.rules.quantise(run.restored) for run in runs]
         first, scores = results[0], [self.scorer.scores(result, gt) for result in results]
         if self.save is not None:
-            write_photo(self.save / safe_name(rival.name) / f"{sample.name}.png", Photo(first.float()))
+            write_photo(self.save / safe_name(method.name) / f"{sample.name}.png", Photo(first.float()))
         row: dict[str, Any] = {"name": sample.name}
         row |= {k: sum(s[k] for s in scores) / len(scores) for k in scores[0]}
         row |= {"seconds": sum(run.seconds for run in runs) / len(runs)}
@@ -199,8 +200,8 @@ class Evaluation:
             # Of the first seed: variants differ by far more than seeds do.
             row["variants"] = variant_scores(first, gt)
         if self.scorer.inception is None:
-            return Record(rival.name, row)
-        return Record(rival.name, row, (self.scorer.features(first), self.scorer.features(gt)))
+            return Record(method.name, row)
+        return Record(method.name, row, (self.scorer.features(first), self.scorer.features(gt)))
 
     def summarise(self, records: Iterable[Record]) -> dict[str, Any]:
         """Collect records into the result that files hold."""
@@ -248,7 +249,7 @@ class Restored:
     peak_mib: float
 
 
-def restore_sample(rival: Contender, sample: Sample, seed: int) -> Restored:
+def restore_sample(method: Method, sample: Sample, seed: int) -> Restored:
     """Read a sample, restore it, keep what is outside the hole; the GT is cut to the result's size.
 
     Raises:
@@ -257,13 +258,13 @@ def restore_sample(rival: Contender, sample: Sample, seed: int) -> Restored:
     lq, gt = as_float(read_rgb(sample.lq)), as_float(read_rgb(sample.gt))
     mask = None if sample.mask is None else read_mask(sample.mask)
     scale = _ratio(sample, lq, gt)
-    _require_fit(rival, sample, scale, lq, gt, mask)
+    _require_fit(method, sample, scale, lq, gt, mask)
     gt = gt[:, : lq.shape[1] * scale, : lq.shape[2] * scale]
     # LQ and GT are often one file here: what is in the hole is nobody's to see.
     seen = lq if mask is None else lq * (1 - mask)
-    with PeakMemory(rival.device) as memory:
+    with PeakMemory(method.device) as memory:
         start = time.perf_counter()
-        restored = rival.restore(seen, mask, scale, seed)
+        restored = method.restore(seen, mask, scale, seed)
         seconds = time.perf_counter() - start
     if mask is not None:
         restored = mask * restored + (1 - mask) * lq
@@ -316,19 +317,19 @@ def _ratio(sample: Sample, lq: Tensor, gt: Tensor) -> int:
 
 
 def _require_fit(
-    rival: Contender, sample: Sample, scale: int, lq: Tensor, gt: Tensor, mask: Tensor | None
+    method: Method, sample: Sample, scale: int, lq: Tensor, gt: Tensor, mask: Tensor | None
 ) -> None:
-    if rival.scale not in (None, scale):
+    if method.scale not in (None, scale):
         raise DataError(
-            f"{rival.name} enlarges ×{rival.scale}, but {sample.gt} ({_size(gt)}) is ×{scale} of {sample.lq} "
-            f"({_size(lq)}); give the ×{rival.scale} pairs or another model"
+            f"{method.name} enlarges ×{method.scale}, but {sample.gt} ({_size(gt)}) is ×{scale} of "
+            f"{sample.lq} ({_size(lq)}); give the ×{method.scale} pairs or another model"
         )
     if mask is not None and mask.shape[1:] != lq.shape[1:]:
         raise DataError(f"{sample.mask} is {_size(mask)} and {sample.lq} {_size(lq)}; expected one size")
-    if rival.task is not None and (rival.task == "inpainting") != (mask is not None):
+    if method.fills not in (None, mask is not None):
         raise DataError(
-            f"{rival.name} is {'an' if rival.task == 'inpainting' else 'not an'} inpainting network; "
-            "the inpainting protocol and its networks belong together"
+            f"{method.name} {'fills holes' if method.fills else 'fills no holes'}; "
+            "the inpainting protocol and methods that fill holes belong together"
         )
 
 

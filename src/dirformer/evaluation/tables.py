@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from typing import Any
 
-from dirformer.metrics.protocols import LOWER_IS_BETTER
+from dirformer.metrics.table import described
 from dirformer.metrics.variants import variants_table
-
-DIGITS = {"seconds": 2, "peak_mib": 0, "psnr": 2, "psnr_y": 2, "psnr_aligned": 2, "fid": 4, "ssimulacra2": 2}
-"""Decimals in a table; four where nothing is said."""
-TITLES = {
-    "psnr": "PSNR",
-    "psnr_y": "PSNR-Y",
-    "ssim": "SSIM",
-    "ssim_y": "SSIM-Y",
-    "ssim_volume": "SSIM (volume)",
-    "ssim_zero": "SSIM",
-    "psnr_aligned": "PSNR (aligned)",
-    "ssim_aligned": "SSIM (aligned)",
-    "lpips_alex": "LPIPS-Alex",
-    "lpips_vgg": "LPIPS-VGG",
-    "dists": "DISTS",
-    "fid": "FID",
-    "niqe": "NIQE",
-    "gmsd": "GMSD",
-    "flip": "FLIP",
-    "ssimulacra2": "SSIMULACRA2",
-    "seconds": "s/photo",
-    "peak_mib": "peak MiB",
-}
 
 
 def title(metric: str) -> str:
     """Return a column's head: name and the direction that is better."""
-    return f"{TITLES.get(metric, metric)} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
+    return described(metric).head
 
 
 def number(metric: str, value: float | None) -> str:
     """Return a value as tables print it."""
-    if value is None or not math.isfinite(value):
-        return "inf"
-    return f"{value:.{DIGITS.get(metric, 4)}f}"
+    return described(metric).text(value)
 
 
 def columns(result: dict[str, Any]) -> list[str]:
@@ -59,10 +33,10 @@ def ranks(metric: str, values: list[float | None]) -> list[int]:
 
     Time and memory are not ranked: an interpolation would always win them.
     """
-    if metric in ("seconds", "peak_mib"):
+    if not described(metric).ranked:
         return [0] * len(values)
     shown = [float(number(metric, value)) for value in values]
-    order = sorted(set(shown), reverse=metric not in LOWER_IS_BETTER)
+    order = sorted(set(shown), reverse=not described(metric).lower)
     return [1 if v == order[0] else 2 if len(order) > 1 and v == order[1] else 0 for v in shown]
 
 
