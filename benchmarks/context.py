@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from dirformer.evaluation.methods import Method
-from dirformer.evaluation.run import find_samples, restore_sample
+from dirformer.evaluation.samples import find_samples, restore_sample
 from dirformer.inference.restorer import Restorer
 from dirformer.metrics.protocols import PROTOCOLS
-from dirformer.metrics.table import METRICS, open_scorer
+from dirformer.metrics.scorer import open_scorer, quantise
+from dirformer.metrics.table import METRICS
 
 
 class Timed:
@@ -64,7 +65,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"name": sample.name}
         for run in runs:
             result = restore_sample(run.method, sample, arguments.seed)
-            scores = scorer.scores(rules.quantise(result.restored), result.gt)
+            scores = scorer.scores(quantise(result.restored, rules), result.gt)
             row[run.name] = {**scores, "cpu_s": run.seconds, "peak_mib": result.peak_mib}
         rows.append(row)
         if arguments.verbose:

@@ -22,8 +22,8 @@ from PIL import Image
 
 from dirformer.evaluation import run as evaluation
 from dirformer.evaluation.methods import find_method
-from dirformer.metrics.protocols import protocol
-from dirformer.metrics.table import open_scorer
+from dirformer.metrics.protocols import find_protocol
+from dirformer.metrics.scorer import open_scorer
 from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.weights.checkpoints import save
@@ -43,7 +43,7 @@ def metric_times(repeats: int = 3) -> dict[str, float]:
     """CPU seconds per 720p pair for every metric that needs no weights."""
     gt, result = (torch.from_numpy(photo(seed)).permute(2, 0, 1).double() / 255 for seed in (1, 2))
     names = ("psnr", "psnr_y", "ssim", "ssim_y", "ssim_volume", "gmsd")
-    scorer = open_scorer(replace(protocol("sr"), metrics=names))
+    scorer = open_scorer(replace(find_protocol("sr"), metrics=names))
     seconds = {}
     for name, metric in scorer.pairwise.items():
         start = time.process_time()

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dirformer.evaluation.cost import cost
-from dirformer.evaluation.run import evaluate, interval95
+from dirformer.evaluation.results import interval95
+from dirformer.evaluation.run import evaluate
 from dirformer.experiments.sweeps import as_markdown
-from dirformer.metrics.protocols import protocol
+from dirformer.metrics.protocols import find_protocol
 from dirformer.metrics.table import described
 from dirformer.weights.catalog import CATALOG
 from dirformer.weights.checkpoints import load, read_header
@@ -243,7 +244,7 @@ def overview(scores: dict[str, Any]) -> str:
             "Made by `python -m release.cards DATA`. Each cell: mean [95 % bootstrap interval over photos]; "
             "behind the semicolon the gain over the first row, photo by photo. Protocols:"
         ),
-        "\n".join(f"- `{name}`: {protocol(name).sentence}" for name in sorted(used)),
+        "\n".join(f"- `{name}`: {find_protocol(name).sentence}" for name in sorted(used)),
     ]
     for name, entries in scores.items():
         parts += [f"## [{name}](../../src/dirformer/weights/{name}.md)", table(entries)]

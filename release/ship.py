@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dirformer.evaluation.run import interval95
+from dirformer.evaluation.results import interval95
 from dirformer.experiments.validation import Validation
 from dirformer.ground.errors import CheckpointError
 from dirformer.metrics.perceptual import stlpips

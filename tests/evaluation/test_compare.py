@@ -16,7 +16,8 @@ from dirformer.evaluation.compare import (
     parse_region,
     plot_results,
 )
-from dirformer.evaluation.run import evaluate, write_result
+from dirformer.evaluation.results import write_result
+from dirformer.evaluation.run import evaluate
 from dirformer.ground.errors import ConfigError, DataError, OutputError
 from evaluation.conftest import tiny_model
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dirformer.evaluation.report import error_map, worst_first, write_report
-from dirformer.evaluation.run import evaluate, read_result, write_result
+from dirformer.evaluation.results import read_result, write_result
+from dirformer.evaluation.run import evaluate
 from dirformer.ground.errors import DataError, OutputError
 
 

@@ -12,18 +12,11 @@ from PIL import Image
 
 from dirformer.evaluation import methods, run
 from dirformer.evaluation.methods import Method
-from dirformer.evaluation.run import (
-    Evaluation,
-    evaluate,
-    find_samples,
-    finite,
-    interval95,
-    read_result,
-    write_result,
-)
+from dirformer.evaluation.results import finite, interval95, read_result, write_result
+from dirformer.evaluation.run import Evaluation, evaluate
+from dirformer.evaluation.samples import find_samples
 from dirformer.evaluation.tables import as_text
 from dirformer.ground.errors import ConfigError, DataError, DirformerError
-from dirformer.metrics.protocols import protocol
 from evaluation.conftest import save_image, scene, tiny_model
 
 
@@ -319,7 +312,7 @@ def test_samples_of_the_lama_layout(tmp_path: Path) -> None:
     """A folder of masks alone has no photos."""
     save_image(tmp_path / "a_mask000.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(DataError, match="only masks"):
-        find_samples(protocol("inpainting"), tmp_path, tmp_path, tmp_path)
+        find_samples(tmp_path, tmp_path, tmp_path)
 
 
 def test_interval_of_the_mean() -> None:

@@ -13,12 +13,13 @@ from torch.nn import functional as F
 
 from dirformer.evaluation.cost import cost
 from dirformer.evaluation.methods import BASELINES, find_method, weight_file
-from dirformer.evaluation.run import Sample, read_result, restore_sample
+from dirformer.evaluation.results import read_result
+from dirformer.evaluation.samples import Sample, restore_sample
 from dirformer.evaluation.tables import number, title
 from dirformer.ground.errors import ConfigError, DataError, MissingExtraError, OutputError
 from dirformer.ground.paths import atomic_path
-from dirformer.metrics.protocols import protocol as find_protocol
-from dirformer.metrics.table import open_scorer
+from dirformer.metrics.protocols import find_protocol
+from dirformer.metrics.scorer import open_scorer, quantise
 from dirformer.weights.checkpoints import read_header
 
 Region = tuple[int, int, int, int]
@@ -75,7 +76,7 @@ def compare_photos(
     panels: list[tuple[str, Tensor, str]] = []
     for model in models:
         done = restore_sample(find_method(model, device=device), sample, seed)
-        result = rules.quantise(done.restored)
+        result = quantise(done.restored, rules)
         scores = scorer.scores(result, done.gt)
         caption = "  ".join(f"{title(k)} {number(k, v)}" for k, v in scores.items())
         panels.append((Path(model).stem if "/" in model else model, result.float(), caption))

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from dirformer import __version__
 from dirformer.evaluation.paper import TABLES
-from dirformer.evaluation.run import find_samples, read_result, safe_name
+from dirformer.evaluation.results import read_result, safe_name
+from dirformer.evaluation.samples import find_samples
 from dirformer.evaluation.tables import columns, number, table, title
 from dirformer.ground.errors import OutputError, PhotoError
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import read_rgb
-from dirformer.metrics.protocols import protocol
 from dirformer.metrics.table import described
 
 
@@ -122,7 +122,6 @@ def _photos(result: dict[str, Any], limit: int) -> str:
     samples = {
         s.name: s
         for s in find_samples(
-            protocol(result["protocol"]),
             Path(settings["lq"]),
             Path(settings["gt"]),
             Path(masks) if masks else None,

@@ -14,10 +14,11 @@ from typing import Any
 
 from dirformer.evaluation.compare import model_axis
 from dirformer.evaluation.paper import Case, Table, paper_table, with_cells
-from dirformer.evaluation.run import Evaluation, Record, finite
+from dirformer.evaluation.results import finite
+from dirformer.evaluation.run import Evaluation, Record
 from dirformer.evaluation.tables import number, title
 from dirformer.ground.errors import ConfigError, DirformerError
-from dirformer.metrics.protocols import protocol
+from dirformer.metrics.protocols import find_protocol
 from dirformer.weights.catalog import CATALOG
 
 
@@ -114,7 +115,7 @@ class Reproduction:
         """Return what a reader must know before the figures: title, protocols, what is missing."""
         rules = dict.fromkeys(case.protocol for case in self.table.cases)
         lines = [f"{self.target}: {self.table.title}"]
-        lines += [f"protocol {name}: {protocol(name).sentence}" for name in rules]
+        lines += [f"protocol {name}: {find_protocol(name).sentence}" for name in rules]
         return lines + self.missing
 
     def __len__(self) -> int:

@@ -1,13 +1,55 @@
-"""Results as tables: for people (best bold, second best underlined, as in the paper), Markdown and CSV."""
+"""Tables for people (best bold, second best underlined, as in the paper), Markdown and CSV. No other file
+writes cells.
+
+File and photo names come from outside. A cell cannot break a table, add markup to a page, act as a formula of
+a spreadsheet or move a terminal's cursor.
+"""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dirformer.metrics.table import described
 from dirformer.metrics.variants import variants_table
+
+
+def plain(text: str) -> str:
+    """Return text without control characters: what a terminal may be given."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; cells may hold our own emphasis, names go through `markdown_name` first."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def markdown_name(name: str) -> str:
+    """Return a name from outside as a Markdown cell: no markup, no HTML, one line."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(plain(name), quote=False))
+
+
+def csv_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return lines of CSV. A text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _csv_cell(text: str) -> str:
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return text
 
 
 def title(metric: str) -> str:
@@ -91,21 +133,20 @@ def as_markdown(result: dict[str, Any]) -> str:
     """Return a Markdown table with best and second best marked, and the protocol under it."""
     head, rows = table(result)
     marks = {1: "**{}**", 2: "<u>{}</u>", 0: "{}"}
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(marks[rank].format(text) for text, rank in row) + " |" for row in rows]
+    cells = [
+        [markdown_name(row[0][0]), *(marks[rank].format(text) for text, rank in row[1:])] for row in rows
+    ]
     definition = result.get("settings", {}).get("definition", "")
-    lines += ["", f"Protocol `{result['protocol']}`: {definition}."]
+    lines = [markdown(head, cells), "", f"Protocol `{result['protocol']}`: {definition}."]
     return "\n".join([*lines, *(f"\n{line}" for line in result.get("missing", []))]) + "\n"
 
 
 def as_csv(result: dict[str, Any]) -> str:
     """Return one line per model and photo."""
     metrics = [m for m in columns(result) if any(m in row for e in result["models"] for row in e["images"])]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["model", "name", *metrics])
-    for entry in result["models"]:
-        for row in entry["images"]:
-            values = ("inf" if row.get(m) is None else repr(row[m]) for m in metrics)
-            writer.writerow([entry["model"], row["name"], *values])
-    return out.getvalue()
+    rows = [
+        [entry["model"], row["name"], *("inf" if row.get(m) is None else repr(row[m]) for m in metrics)]
+        for entry in result["models"]
+        for row in entry["images"]
+    ]
+    return csv_lines(["model", "name", *metrics], rows)

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from dirformer.evaluation.run import interval95
+from dirformer.evaluation.results import interval95
 from dirformer.experiments.validation import Validation, train
 from dirformer.ground.device import choose_device
 from dirformer.ground.errors import ConfigError

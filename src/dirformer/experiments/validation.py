@@ -20,8 +20,8 @@ from dirformer.degradations.pipeline import degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import read_rgb
-from dirformer.metrics.protocols import as_float
 from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
+from dirformer.metrics.scorer import as_float
 from dirformer.networks.diffir import DiffIR, DiffIRS1
 from dirformer.networks.holes import inpainting_input
 from dirformer.training import loop

@@ -360,6 +360,16 @@ def lpips(net: str, folder: Path | None = None, device: str | torch.device = "cp
     return LPIPS(read_weights(backbone, folder, device), read_weights(f"lpips_{net}", folder, device), net)
 
 
+def lpips_alex(folder: Path | None = None, device: str | torch.device = "cpu") -> LPIPS:
+    """LPIPS over AlexNet; see `lpips`."""
+    return lpips("alex", folder, device)
+
+
+def lpips_vgg(folder: Path | None = None, device: str | torch.device = "cpu") -> LPIPS:
+    """LPIPS over VGG-16; see `lpips`."""
+    return lpips("vgg", folder, device)
+
+
 def dists(folder: Path | None = None, device: str | torch.device = "cpu") -> DISTS:
     """Open DISTS; MissingWeightsError if a file is not there."""
     return DISTS(read_weights("vgg16", folder, device), read_weights("dists", folder, device))

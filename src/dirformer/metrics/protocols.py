@@ -10,10 +10,6 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from dirformer.ground.errors import ConfigError
 
 
@@ -32,12 +28,6 @@ class Protocol:
     """How a restored photo becomes 8-bit before it is scored."""
     needs_masks: bool = False
     """Holes are filled; what is outside the hole is the input's."""
-
-    def quantise(self, restored: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-        """Return 8-bit values as float64 in [0, 1]: scores are those of the photo that would be saved."""
-        values = restored.to(torch.float64, copy=True).clamp_(0, 1).mul_(255)
-        # Truncation must not turn an exact value that went through float32 into the one below.
-        return (values.round_() if self.rounding == "round" else values.add_(1e-4).floor_()).div_(255)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -81,14 +71,9 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def protocol(name: str) -> Protocol:
+def find_protocol(name: str) -> Protocol:
     """Return the protocol of that name; ConfigError names the nearest one."""
     if name not in PROTOCOLS:
         near = difflib.get_close_matches(str(name), PROTOCOLS, n=1, cutoff=0.0)[0]
         raise ConfigError(f"no protocol {name!r}; the nearest is {near!r}, of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-def as_float(photo: Tensor) -> Float[Tensor, "3 h w"]:
-    """8-bit photo → float32 in [0, 1], as the networks take it."""
-    return photo.to(torch.float32) / 255

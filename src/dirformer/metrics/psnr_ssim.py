@@ -72,6 +72,11 @@ def ssim(
     return float(similarity_map(result, gt, local_mean).mean())
 
 
+def ssim_zero(result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], border: int = 0) -> float:
+    """SSIM with black around the photos, as inpainting tables have it (LaMa)."""
+    return ssim(result, gt, border, edges="zero")
+
+
 def ssim_volume(result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], border: int = 0) -> float:
     """SSIM as MATLAB's `ssim` computes it on an H×W×3 array: an 11×11×11 window over height, width and
     channel, edges repeated.

@@ -1,0 +1,171 @@
+"""`evaluate`, `cost`, `report`, `compare`, `reproduce`: scores, and what is drawn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dirformer.cli.options import (
+    Device,
+    Json,
+    Masks,
+    Methods,
+    MetricWeights,
+    Overwrite,
+    Precision,
+    Protocol,
+    Seed,
+)
+from dirformer.cli.terminal import progress, say, write_json
+
+
+def evaluate(
+    methods: Methods,
+    lq: Annotated[Path, typer.Option(help="Folder of degraded photos.")],
+    gt: Annotated[Path, typer.Option(help="Folder of clean photos of the same names.")],
+    protocol: Protocol,
+    masks: Masks = None,
+    metric: Annotated[list[str] | None, typer.Option(help="A further score, such as gmsd or niqe.")] = None,
+    metric_weights: MetricWeights = None,
+    all_variants: Annotated[
+        bool, typer.Option("--all-variants", help="Every published PSNR and SSIM side by side.")
+    ] = False,
+    seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(help="Draws of the diffusion's start; the spread is reported.")] = 1,
+    save: Annotated[Path | None, typer.Option(help="Keep the restored photos in this folder.")] = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    as_json: Json = None,
+    table: Annotated[
+        list[Path] | None, typer.Option(help="Also write the result as .csv (per photo) or .md (table).")
+    ] = None,
+) -> None:
+    """Score models on pairs of photos, by a named protocol; the same call goes on where it stopped."""
+    from dirformer.evaluation.request import check_request, check_result_path
+
+    for path in (*([as_json] if as_json else []), *(table or [])):
+        check_result_path(path)
+    check_request(methods, lq, gt, protocol, masks=masks, metrics=metric or (), seeds=seeds)
+
+    from dirformer.evaluation.results import write_result
+    from dirformer.evaluation.run import Evaluation
+    from dirformer.evaluation.tables import as_text
+
+    journal = None if as_json is None else as_json.with_name(f".{as_json.name}.rows.jsonl")
+    run = Evaluation(
+        methods,
+        lq,
+        gt,
+        protocol,
+        masks=masks,
+        metrics=tuple(metric or ()),
+        metric_weights=metric_weights,
+        all_variants=all_variants,
+        seed=seed,
+        seeds=seeds,
+        save=save,
+        device=device,
+        precision=precision,
+        journal=journal,
+    )
+    result = run.summarise(progress(run.records(), len(run), "evaluating"))
+    say(as_text(result))
+    for path in (*([as_json] if as_json else []), *(table or [])):
+        write_result(path, result)
+    if journal is not None:
+        journal.unlink(missing_ok=True)
+
+
+def cost(
+    model: Annotated[str, typer.Argument(help="A preset's or shipped model's name, or a weight file.")],
+    size: Annotated[str, typer.Option(help="Size of the LQ photo: 256, or WIDTHxHEIGHT.")] = "256",
+    measure: Annotated[bool, typer.Option(help="Also run it once: seconds and peak memory.")] = True,
+    device: Device = "auto",
+    as_json: Json = None,
+) -> None:
+    """Count parameters and Mult-Adds of a network part by part, and measure it."""
+    from dirformer.evaluation.cost import cost as run
+    from dirformer.evaluation.cost import cost_table, parse_size
+
+    result = run(model, parse_size(size), measure=measure, device=device)
+    say(cost_table(result))
+    write_json(as_json, result)
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Files of `evaluate --json`.", metavar="RESULTS...")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")],
+    photos: Annotated[int, typer.Option(help="How many photos to show per result, worst first.")] = 12,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write one self-contained page: tables, sliders, error maps, settings."""
+    from dirformer.evaluation.report import write_report
+
+    say(write_report(results, out, photos=photos, overwrite=overwrite))
+
+
+def compare(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Figure to write: .png or .pdf.")],
+    methods: Annotated[
+        list[str] | None, typer.Argument(help="Models, as in evaluate.", metavar="[MODEL]...")
+    ] = None,
+    lq: Annotated[Path | None, typer.Option(help="One degraded photo.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="Its clean photo.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Its mask, for inpainting.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="X,Y,WIDTH,HEIGHT in GT pixels; default: the hardest.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="Whose scores stand under each crop.")] = "sr",
+    plot: Annotated[
+        str | None, typer.Option(help="Instead of crops: `cost` (quality against Mult-Adds) or `timesteps`.")
+    ] = None,
+    results: Annotated[list[Path] | None, typer.Option(help="Files of `evaluate --json`, for plots.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Score on the axis of a plot.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw a visual comparison of methods, or quality against cost or T."""
+    from dirformer.evaluation.compare import compare_photos, parse_region, plot_results
+    from dirformer.ground.errors import ConfigError
+
+    if plot is not None:
+        say(plot_results(plot, results or [], out, metric=metric, overwrite=overwrite))
+        return
+    if lq is None or gt is None or not methods:
+        raise ConfigError("compare needs models, --lq FILE and --gt FILE (or --plot with --results)")
+    box = None if region is None else parse_region(region)
+    options: dict[str, Any] = {"mask": mask, "region": box, "protocol": protocol, "seed": seed}
+    say(compare_photos(methods, lq, gt, out, device=device, overwrite=overwrite, **options))
+
+
+def reproduce(
+    target: Annotated[str, typer.Argument(help="table1 … table6, fig1 or fig6.")],
+    data: Annotated[Path, typer.Option(help="Folder that holds the data sets in their official layout.")],
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="Weights to use: NAME_OR_FILE, or CASE=FILE.")
+    ] = None,
+    metric_weights: Annotated[
+        Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS and FID.")
+    ] = None,
+    paper: Annotated[
+        Path | None,
+        typer.Option(help="JSON with further cells to quote: {case: {method: {metric: figure}}}."),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = None,
+) -> None:
+    """Fill a table or figure of the paper and print it beside the paper's figures."""
+    from dirformer.evaluation.reproduce import Reproduction
+
+    run = Reproduction(
+        target, data, models or [], metric_weights=metric_weights, paper=paper, seed=seed, device=device
+    )
+    for line in run.introduction():
+        say(line)
+    result = run.summarise(progress(run.steps(), len(run), "reproducing"))
+    say(run.text(result))
+    write_json(as_json, result)

@@ -1,0 +1,35 @@
+"""Options that several verbs share, each with its sentence of help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Inputs = Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="IN...")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="File or folder for the results.")]
+Seed = Annotated[int, typer.Option(help="Another seed is another draw of the diffusion's start.")]
+DrawSeed = Annotated[int, typer.Option("--seed", help="Another seed is another set.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Fields to change, such as data.train=DIR steps=2000.")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result for machines to this file.")]
+Methods = Annotated[
+    list[str],
+    typer.Argument(
+        help="Models: names or weight files (+ behind: mean of eight turns), bicubic, lanczos, input, telea, "
+        "smooth, spandrel:FILE.",
+        metavar="MODEL...",
+    ),
+]
+Protocol = Annotated[
+    str, typer.Option(help="Which scores, how taken: sr, realsr, deblurring, realblur, inpainting.")
+]
+MetricWeights = Annotated[
+    Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS, FID and NIQE.")
+]
+Masks = Annotated[Path | None, typer.Option(help="Folder of masks (white = hole), for inpainting.")]

@@ -1,0 +1,61 @@
+"""What the commands write: lines for people, errors, JSON, progress with an ETA."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def forgive_terminals() -> None:
+    """Let no character of ours end the program: a console without it shows `?`."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def say(line: str) -> None:
+    """Print a line for people."""
+    print(line, flush=True)  # noqa: T201
+
+
+def complain(line: str) -> None:
+    """Print an error: one line on standard error."""
+    print(f"dirformer: {' '.join(line.split())}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def write_json(path: Path | None, value: dict[str, Any]) -> None:
+    """Write a result for machines, if a file was asked for."""
+    from dirformer.ground.paths import atomic_path
+
+    if path is not None:
+        with atomic_path(path) as part:
+            part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def progress(records: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Pass records through, with a bar and an ETA where somebody is looking."""
+    with progress_bar(total, label) as show:
+        for done, record in enumerate(records, start=1):
+            yield record
+            show(float(done))
+
+
+@contextmanager
+def progress_bar(total: int, label: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar and an ETA where somebody is looking; yield the function that moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+    columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), count, TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,52 @@
+"""What can be checked of an evaluation before torch is imported: names, folders, the files of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from dirformer.ground.errors import ConfigError, DataError
+from dirformer.metrics.protocols import Protocol, find_protocol
+from dirformer.metrics.table import find_metric
+
+RESULTS = (".json", ".csv", ".md")
+"""Forms of a result, by suffix."""
+
+
+def check_request(
+    models: list[str],
+    lq: Path,
+    gt: Path,
+    protocol: str,
+    *,
+    masks: Path | None = None,
+    metrics: Iterable[str] = (),
+    seeds: int = 1,
+) -> Protocol:
+    """Return the protocol; see `run.Evaluation` for the arguments.
+
+    Raises:
+        ConfigError: for a protocol, a metric or a number that does not exist.
+        DataError: for a folder that is not there, and masks that are missing or have no use.
+    """
+    rules = find_protocol(protocol)
+    for name in metrics:
+        find_metric(name)
+    if not models:
+        raise ConfigError("no model is given; name at least one, or bicubic")
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}; expected at least 1")
+    if masks is not None and not rules.needs_masks:
+        raise DataError(f"masks are given, but the {rules.name} protocol has no holes; leave --masks out")
+    if masks is None and rules.needs_masks:
+        raise DataError("the inpainting protocol needs masks; give --masks DIR (white = hole)")
+    for what, place in (("--lq", lq), ("--gt", gt), ("--masks", masks)):
+        if place is not None and not place.exists():
+            raise DataError(f"{what} {place} is not there; give a folder (or a list file) of photos")
+    return rules
+
+
+def check_result_path(path: Path) -> None:
+    """Raise ConfigError unless the suffix names a form of result: before hours of work, not behind them."""
+    if path.suffix not in RESULTS:
+        raise ConfigError(f"{path} has no known suffix; expected one of {', '.join(RESULTS)}")

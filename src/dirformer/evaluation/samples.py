@@ -1,0 +1,123 @@
+"""The photos of an evaluation: pairs and masks found by name, and one of them behind a method."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dirformer.data.folders import find_photos, pair_photos
+from dirformer.evaluation.methods import Method
+from dirformer.ground.errors import DataError
+from dirformer.ground.memory import PeakMemory
+from dirformer.ground.photo import read_mask, read_rgb
+from dirformer.metrics.scorer import as_float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo to restore, with its partner."""
+
+    name: str
+    lq: Path
+    gt: Path
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A sample behind a model: all photos as float32 in [0, 1]."""
+
+    lq: Float[Tensor, "3 h w"]
+    restored: Float[Tensor, "3 H W"]
+    gt: Float[Tensor, "3 H W"]
+    seconds: float
+    peak_mib: float
+
+
+def restore_sample(method: Method, sample: Sample, seed: int) -> Restored:
+    """Read a sample, restore it, keep what is outside the hole; the GT is cut to the result's size.
+
+    Raises:
+        DataError: if sizes do not match each other or the model.
+    """
+    lq, gt = as_float(read_rgb(sample.lq)), as_float(read_rgb(sample.gt))
+    mask = None if sample.mask is None else read_mask(sample.mask)
+    scale = _ratio(sample, lq, gt)
+    _require_fit(method, sample, scale, lq, gt, mask)
+    gt = gt[:, : lq.shape[1] * scale, : lq.shape[2] * scale]
+    # LQ and GT are often one file here: what is in the hole is nobody's to see.
+    seen = lq if mask is None else lq * (1 - mask)
+    with PeakMemory(method.device) as memory:
+        start = time.perf_counter()
+        restored = method.restore(seen, mask, scale, seed)
+        seconds = time.perf_counter() - start
+    if mask is not None:
+        restored = mask * restored + (1 - mask) * lq
+    return Restored(lq, restored, gt, seconds, memory.mib)
+
+
+def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
+    """Pair photos by name, and masks with them where there are any.
+
+    Raises:
+        DataError: naming the first photo without a partner or mask.
+    """
+    if masks is None:
+        return [Sample(a.stem, a, b) for a, b in pair_photos(lq, gt)]
+    clean = {p.stem: p for p in find_photos(gt) if not _MASK.search(p.stem)}
+    found = {_MASK.sub("", p.stem): p for p in find_photos(masks) if masks != lq or _MASK.search(p.stem)}
+    samples = []
+    for path in find_photos(lq):
+        if _MASK.search(path.stem):
+            continue
+        if path.stem not in clean:
+            raise DataError(f"{path.stem} is in {lq} but not in {gt}; pairs need the same name")
+        if path.stem not in found:
+            raise DataError(
+                f"{path} has no mask in {masks}; expected {path.stem}.png or {path.stem}_mask000.png"
+            )
+        samples.append(Sample(path.stem, path, clean[path.stem], found[path.stem]))
+    if not samples:
+        raise DataError(f"{lq} has only masks; expected photos beside them")
+    return samples
+
+
+_MASK = re.compile(r"_mask\d*$")
+
+
+def _ratio(sample: Sample, lq: Tensor, gt: Tensor) -> int:
+    """Return GT size over LQ size; the GT may have up to scale − 1 pixels more, which the tables cut off."""
+    (height, width), (gt_height, gt_width) = lq.shape[1:], gt.shape[1:]
+    scale = gt_height // height
+    if scale < 1 or gt_height // scale != height or gt_width // scale != width:
+        raise DataError(
+            f"{sample.lq} is {_size(lq)} and {sample.gt} {_size(gt)}; "
+            "expected a GT that is 1, 2, 3, 4 … times as large in both directions"
+        )
+    return scale
+
+
+def _require_fit(
+    method: Method, sample: Sample, scale: int, lq: Tensor, gt: Tensor, mask: Tensor | None
+) -> None:
+    if method.scale not in (None, scale):
+        raise DataError(
+            f"{method.name} enlarges ×{method.scale}, but {sample.gt} ({_size(gt)}) is ×{scale} of "
+            f"{sample.lq} ({_size(lq)}); give the ×{method.scale} pairs or another model"
+        )
+    if mask is not None and mask.shape[1:] != lq.shape[1:]:
+        raise DataError(f"{sample.mask} is {_size(mask)} and {sample.lq} {_size(lq)}; expected one size")
+    if method.fills not in (None, mask is not None):
+        raise DataError(
+            f"{method.name} {'fills holes' if method.fills else 'fills no holes'}; "
+            "the inpainting protocol and methods that fill holes belong together"
+        )
+
+
+def _size(photo: Tensor) -> str:
+    return f"{photo.shape[-1]}×{photo.shape[-2]}"
