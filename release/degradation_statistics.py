@@ -2,6 +2,8 @@
 
     python -m release.degradation_statistics PHOTOS [--count 2000] [--scale 4] [--kind realsr]
 
+`--kind realsr-graded` prints its shares and what each level does instead.
+
 PHOTOS is a folder of clean photos of at least 256 pixels. Each sample is a 256-pixel crop, degraded as in
 training with draws of its own. Needs matplotlib. Writes docs/guides/degradation.svg and prints the table.
 
@@ -28,6 +30,7 @@ from dirformer.data.datasets import CleanCrops
 from dirformer.data.folders import find_photos
 from dirformer.degradations import second_order
 from dirformer.degradations.blur import Kernel, filter2d
+from dirformer.degradations.graded import LEVELS, SINGLE, Graded
 from dirformer.degradations.pipeline import degradation
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.degradations.second_order import Draws, PassValues, SecondOrder
@@ -82,6 +85,29 @@ def plot(path: Path, columns: dict[str, np.ndarray]) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def graded_table(degrade: Graded, crops: CleanCrops, count: int) -> None:
+    """Print how often each level and each single damage occurs, and the PSNR it leaves."""
+    left: dict[str, list[float]] = {}
+    for number in range(count):
+        gt = crops[number]["gt"][None].float() / 255
+        (draws,) = degrade.draw([seeded_generator(0, number)], (256, 256))
+        reduced = gt if degrade.scale == 1 else resize_bicubic(gt, 1 / degrade.scale).clamp(0, 1)
+        error = float((degrade.apply(gt, [draws]) - reduced).square().mean())
+        names = [draws.level, *(f"single: {d.kind}" for d in draws.damages if draws.level == "single")]
+        for name in ("all", *names):
+            left.setdefault(name, []).append(-10 * math.log10(max(error, 1e-6)))
+    print("| | share | 5 % | 25 % | median | 75 % | 95 % |\n|---|---|---|---|---|---|---|")
+    kinds = [f"single: {kind.kind}" for kind in SINGLE]
+    for name in (*LEVELS[:2], *kinds, *LEVELS[2:], "all"):
+        quantiles = np.quantile(left[name], [0.05, 0.25, 0.5, 0.75, 0.95])
+        cells = " | ".join(f"{value:.1f}" for value in quantiles)
+        print(f"| {name} | {len(left[name]) / count:.1%} | {cells} |")
+    edges = [0, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 40, 44, 50, 59.9, 1000]
+    shares = np.histogram(left["all"], bins=edges)[0] / count
+    print("| PSNR from (dB) | " + " | ".join(f"{e:g}" for e in edges[:-1]) + " |")
+    print("|---" * len(edges) + "|\n| share | " + " | ".join(f"{s:.1%}" for s in shares) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path)
@@ -90,9 +116,12 @@ def main() -> None:
     parser.add_argument("--kind", default="realsr")
     arguments = parser.parse_args()
     degrade = degradation(arguments.kind, arguments.scale)
+    crops = CleanCrops(find_photos(arguments.photos), 256, seed=0)
+    if isinstance(degrade, Graded):
+        graded_table(degrade, crops, arguments.count)
+        return
     assert isinstance(degrade, second_order.SecondOrder)
     bare = WithoutJpeg(degrade.scale)
-    crops = CleanCrops(find_photos(arguments.photos), 256, seed=0)
     rows = []
     for number in range(arguments.count):
         gt = crops[number]["gt"][None].float() / 255

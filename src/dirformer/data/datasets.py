@@ -290,7 +290,7 @@ def _at(value: AtStep, step: int) -> int:
 
 
 def stream(
-    dataset: Crops | MixedCrops,
+    dataset: Dataset[dict[str, Any]],
     *,
     start: int,
     steps: int,

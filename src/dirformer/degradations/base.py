@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,8 @@ class Degradation(ABC):
 
     Cut off behind the degradation, they leave a crop degraded exactly as the photo it comes from.
     """
+    eight_bit: ClassVar[bool] = False
+    """Results lie on the 8-bit grid of [0, 1]."""
 
     @abstractmethod
     def draw(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Sequence[Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dirformer.degradations.base import Degradation, integer, seed, uniform
+from dirformer.degradations.graded import graded
 from dirformer.degradations.jpeg import jpeg
 from dirformer.degradations.motion import Motion
 from dirformer.degradations.noise import Noise, add_noise
@@ -29,6 +31,7 @@ class Bicubic(Degradation):
 
     scale: int
     margin: int = 4
+    eight_bit: ClassVar[bool] = True
 
     def draw(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> list[Nothing]:
         """Return as many times nothing: nothing is random here."""
@@ -74,6 +77,7 @@ class Jpeg(Degradation):
     scale: int = 1
     margin: int = 16
     quality: tuple[int, int] = (10, 40)
+    eight_bit: ClassVar[bool] = True
 
     def draw(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> list[Quality]:
         """Draw each photo's quality."""
@@ -102,6 +106,7 @@ DEGRADATIONS: dict[str, tuple[Callable[[int], Degradation], tuple[int, ...]]] = 
     "bicubic": (Bicubic, (2, 3, 4, 8)),
     "realsr": (SecondOrder, (4, 2, 1)),
     "realsr-released": (lambda s: SecondOrder(s, draws="batch", released_jpeg=True), (4, 2, 1)),
+    "realsr-graded": (graded, (4, 2, 1)),
     "motion": (Motion, (1,)),
     "motion-noisy": (lambda s: Motion(s, sigma=(0.0, 2.5)), (1,)),
     "motion-mixed": (lambda s: Motion(s, sigma=(0.0, 2.5), plain=0.3), (1,)),

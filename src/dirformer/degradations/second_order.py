@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -122,6 +122,7 @@ class SecondOrder(Degradation):
 
     margin: int = field(init=False)
     """With patches of 256 GT pixels, GT crops are 400, as released."""
+    eight_bit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "margin", 72 // self.scale)

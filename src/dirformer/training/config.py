@@ -41,6 +41,9 @@ class Data(_Section):
     """List file of photos in `train` that must not be trained on; `val` is left out in any case."""
     degradation: str = "bicubic"
     """How LQ photos are made from clean ones."""
+    degrade_in: Literal["device", "workers"] = "device"
+    """Where clean photos are degraded: a batch at a time on the device, or one by one in the `workers`, on
+    as many CPU cores; samples are the same."""
     masks: tuple[str, ...] = ("training",)
     """Inpainting: settings by which holes are drawn, each as often."""
     val_masks: tuple[str, ...] = ("thick", "thin")
@@ -64,7 +67,8 @@ class Data(_Section):
     cache: float = Field(2.0, ge=0)
     """GiB of decoded photos that are kept in memory (by each worker)."""
     workers: int = Field(0, ge=0)
-    """Processes that decode and crop; 0 works in the main process, fine as long as photos fit in memory."""
+    """Processes that decode and crop (and degrade, see `degrade_in`); 0 works in the main process, fine as
+    long as photos fit in memory."""
 
     @property
     def stages(self) -> list[tuple[int, int, int]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dirformer.data.datasets import CleanCrops, Crops, MaskedCrops, MixedCrops, PairedCrops
+from dirformer.data.degraded import DegradedCrops
 from dirformer.data.folders import Pair, find_photos, pair_photos, read_pairs, require_pairs, require_size
 from dirformer.data.shards import INDEX, Shards
 from dirformer.degradations.base import Degradation, Generators
@@ -78,7 +79,7 @@ class Samples:
                 raise ConfigError(
                     f"data.patch is {patch}; this network needs a multiple of {config.network.multiple}"
                 )
-        self.dataset = self._dataset(config)
+        self.dataset = self._in_workers(self._dataset(config))
         self.pool: PairPool | None = None
         if config.data.pool:
             self.pool = PairPool(config.data.pool, config.data.batch * config.accumulate)
@@ -110,8 +111,8 @@ class Samples:
         if "mask" in raw:
             mask = raw["mask"].to(device).float()
             lq = inpainting_input(self.network, gt, mask)
-        elif self.degrade is None:
-            lq = raw["lq"].to(device).float() / 255
+        elif self.degrade is None or self.data.degrade_in == "workers":
+            lq = _unit(raw["lq"].to(device))
         elif "given" in raw:
             lq, gt = self._mixed(raw, gt, draws)
         elif self.maker is not None:
@@ -149,6 +150,18 @@ class Samples:
         if clean:
             lq[clean] = self.degrade.inside(gt[clean], [draws[n] for n in clean])
         return lq, _inside(gt, margin * self.scale)
+
+    def _in_workers(self, crops: Crops | MixedCrops) -> Crops | MixedCrops | DegradedCrops:
+        """Wrap the data set where the recipe has its workers degrade."""
+        if self.data.degrade_in == "device":
+            return crops
+        if self.degrade is None or self.maker is not None:
+            raise ConfigError(
+                "data.degrade_in=workers goes with a degradation of single crops, not with data.crop; "
+                "pairs and masks need none: leave it at device"
+            )
+        assert isinstance(crops, CleanCrops | MixedCrops)
+        return DegradedCrops(crops, self.degrade, self.seed, sharpen_input=self.data.usm)
 
     def _dataset(self, config: TrainConfig) -> Crops | MixedCrops:
         data, task = config.data, config.network.task
@@ -219,6 +232,11 @@ def _require_train(data: Data) -> Any:
 
 def _cache(data: Data) -> int:
     return int(data.cache * 2**30)
+
+
+def _unit(photos: Tensor) -> Tensor:
+    """Return photos in [0, 1], which may still be 8-bit."""
+    return photos if photos.is_floating_point() else photos.float() / 255
 
 
 def degrade_crops(
