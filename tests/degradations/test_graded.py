@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dirformer.device import seeded_generator
 
 from dirformer.data.manifest import FILE, read_manifest
 from dirformer.data.testsets import degrade_photos
@@ -19,7 +20,6 @@ from dirformer.degradations.graded import GROUPS, LEVELS, SINGLE, Draws, Graded,
 from dirformer.degradations.light import Damage
 from dirformer.degradations.pipeline import DEGRADATIONS
 from dirformer.degradations.second_order import SecondOrder
-from dirformer.device import seeded_generator
 from helpers import picture
 
 COUNT = 4000

@@ -23,9 +23,9 @@ from dirformer.cli.terminal import progress, say, write_json
 
 def evaluate(
     methods: Methods,
-    lq: Annotated[Path, typer.Option(help="Folder of degraded photos.")],
     gt: Annotated[Path, typer.Option(help="Folder of clean photos of the same names.")],
     protocol: Protocol,
+    lq: Annotated[Path | None, typer.Option(help="Folder of degraded photos; mild makes them.")] = None,
     masks: Masks = None,
     metric: Annotated[list[str] | None, typer.Option(help="A further score, such as gmsd or niqe.")] = None,
     metric_weights: MetricWeights = None,

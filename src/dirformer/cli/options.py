@@ -27,7 +27,7 @@ Methods = Annotated[
     ),
 ]
 Protocol = Annotated[
-    str, typer.Option(help="Which scores, how taken: sr, realsr, deblurring, realblur, inpainting.")
+    str, typer.Option(help="Which scores, how taken: sr, realsr, deblurring, realblur, inpainting, mild.")
 ]
 MetricWeights = Annotated[
     Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS, FID and NIQE.")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from dirformer.data.datasets import CleanCrops, Key, MixedCrops
 from dirformer.degradations.base import Degradation
 from dirformer.degradations.blur import sharpen
-from dirformer.device import seeded_generator
+from dirformer.ground.device import seeded_generator
 
 
 class DegradedCrops(Dataset[dict[str, Any]]):

@@ -21,6 +21,7 @@ from dirformer.ground.errors import CheckpointError, ConfigError, MissingExtraEr
 from dirformer.networks.holes import fill_smoothly
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG
+from dirformer.weights.checkpoints import read_header
 
 FILLS = "{} fills holes; it goes with --protocol inpainting and --masks"
 SPANDREL = "spandrel:"
@@ -102,6 +103,20 @@ def _spandrel(model: str, device: torch.device) -> Method:
         return restored[0].float().cpu().clamp(0, 1)
 
     return Method(model, restore, network.scale, fills, device)
+
+
+def method_scale(model: str) -> int | None:
+    """Return a method's enlargement without building its network; None for what does any.
+
+    Raises:
+        CheckpointError: if it is neither a name nor a weight file that can be read.
+    """
+    if model in BASELINES:
+        return None
+    path = weight_file(model)
+    if path is not None and path.suffix == ".safetensors":
+        return int(read_header(path)["config"]["scale"])
+    return find_method(model).scale
 
 
 def weight_file(model: str) -> Path | None:

@@ -15,7 +15,7 @@ RESULTS = (".json", ".csv", ".md")
 
 def check_request(
     models: list[str],
-    lq: Path,
+    lq: Path | None,
     gt: Path,
     protocol: str,
     *,
@@ -36,6 +36,10 @@ def check_request(
         raise ConfigError("no model is given; name at least one, or bicubic")
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; expected at least 1")
+    if lq is None and not rules.makes_lq:
+        raise DataError(f"the {rules.name} protocol needs degraded photos; give --lq DIR")
+    if lq is not None and rules.makes_lq:
+        raise DataError(f"the {rules.name} protocol makes the degraded photos itself; leave --lq out")
     if masks is not None and not rules.needs_masks:
         raise DataError(f"masks are given, but the {rules.name} protocol has no holes; leave --masks out")
     if masks is None and rules.needs_masks:

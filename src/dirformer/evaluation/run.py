@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,8 @@ import torch
 from torch import Tensor
 
 from dirformer import __version__
-from dirformer.evaluation.methods import ENSEMBLE, Method, find_method, fingerprint
+from dirformer.evaluation import mild
+from dirformer.evaluation.methods import ENSEMBLE, Method, find_method, fingerprint, method_scale
 from dirformer.evaluation.request import check_request
 from dirformer.evaluation.results import SCHEMA, finite, infinite, safe_name, seed_spread, statistics
 from dirformer.evaluation.samples import Sample, find_samples, restore_sample
@@ -45,7 +49,8 @@ class Evaluation:
 
     Args:
         models: see `methods.find_method`.
-        lq: folder (or list) of degraded photos; in inpainting, of the photos to cut holes into.
+        lq: folder (or list) of degraded photos (None where the protocol
+            makes them); in inpainting, of the photos to cut holes into.
         gt: folder (or list) of clean photos of the same names.
         protocol: a name of `protocols.PROTOCOLS`.
         masks: folder of masks: `NAME.png`, or `NAME_mask000.png` as in LaMa, where they lie among the photos.
@@ -68,7 +73,7 @@ class Evaluation:
     def __init__(
         self,
         models: str | Path | Sequence[str | Path],
-        lq: str | Path,
+        lq: str | Path | None,
         gt: str | Path,
         protocol: str,
         *,
@@ -85,14 +90,15 @@ class Evaluation:
     ) -> None:
         names = [models] if isinstance(models, str | Path) else models
         self.models = list(dict.fromkeys(str(name) for name in names))
-        lq, gt, masks = Path(lq), Path(gt), None if masks is None else Path(masks)
+        lq, masks = (None if place is None else Path(place) for place in (lq, masks))
+        gt = Path(gt)
         self.rules: Protocol = check_request(
             self.models, lq, gt, protocol, masks=masks, metrics=metrics, seeds=seeds
         )
         self.seeds = range(seed, seed + seeds)
         self.device, self.precision = device, precision
         self.save = None if save is None else Path(save)
-        self.samples = find_samples(lq, gt, masks)
+        self.samples = self._made(gt) if lq is None else find_samples(lq, gt, masks)
         self.scorer: Scorer = open_scorer(
             self.rules,
             metrics,
@@ -102,7 +108,7 @@ class Evaluation:
         self.all_variants = all_variants
         self.journal = None if journal is None else Journal(journal)
         self.settings = {
-            "lq": str(lq),
+            "lq": None if lq is None else str(lq),
             "gt": str(gt),
             "masks": None if masks is None else str(masks),
             "definition": self.rules.sentence,
@@ -114,6 +120,16 @@ class Evaluation:
             "torch": torch.__version__,
             "save": None if save is None else str(save),
         }
+
+    def _made(self, photos: Path) -> list[Sample]:
+        """Make the degraded photos of the protocol; they are gone with this object."""
+        scale = mild.common_scale({name: method_scale(name) for name in self.models})
+        self.rules = mild.rules_at(self.rules, scale)
+        baseline = "input" if scale == 1 else "bicubic"
+        self.models = [baseline, *(name for name in self.models if name != baseline)]
+        folder = Path(tempfile.mkdtemp(prefix="dirformer-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return mild.make_samples(photos, folder, scale)
 
     def __len__(self) -> int:
         return len(self.models) * len(self.samples)
@@ -195,23 +211,28 @@ class Evaluation:
             if len(self.seeds) > 1:
                 entry["seed_spread"] = seed_spread(rows[model])
             models.append({**entry, "sha256": fingerprint(model)})
-        return {
+        result = {
             "schema": SCHEMA,
             "protocol": self.rules.name,
             "models": models,
             "missing": self.scorer.missing,
             "settings": self.settings,
         }
+        return result | ({"groups": mild.groups(result)} if self.rules.makes_lq else {})
 
 
 def evaluate(
-    models: str | Path | Sequence[str | Path], lq: str | Path, gt: str | Path, protocol: str, **options: Any
+    models: str | Path | Sequence[str | Path],
+    lq: str | Path | None,
+    gt: str | Path,
+    protocol: str,
+    **options: Any,
 ) -> dict[str, Any]:
     """Score models on a folder of pairs.
 
     Args:
         models: one or several, see `methods.find_method`.
-        lq: folder of degraded photos.
+        lq: folder of degraded photos; None where the protocol makes them (`mild`).
         gt: folder of clean photos of the same names.
         protocol: a name of `protocols.PROTOCOLS`.
         options: further arguments of `Evaluation`.

@@ -101,6 +101,9 @@ def as_text(result: dict[str, Any]) -> str:
     lines = [
         f"protocol {result['protocol']}: {result.get('settings', {}).get('definition', '')}".rstrip(": ")
     ]
+    if "groups" in result:
+        note = "in brackets the gain over the first column, and its 95 % interval (bootstrap over photos)"
+        return "\n".join([*lines, groups_text(result), note, *result.get("missing", [])])
     cells = [head]
     for row, entry in zip(rows, result["models"], strict=True):
         texts = [row[0][0]]
@@ -137,8 +140,37 @@ def as_markdown(result: dict[str, Any]) -> str:
         [markdown_name(row[0][0]), *(marks[rank].format(text) for text, rank in row[1:])] for row in rows
     ]
     definition = result.get("settings", {}).get("definition", "")
+    if "groups" in result:
+        return markdown(*group_cells(result)) + f"\n\nProtocol `{result['protocol']}`: {definition}.\n"
     lines = [markdown(head, cells), "", f"Protocol `{result['protocol']}`: {definition}."]
     return "\n".join([*lines, *(f"\n{line}" for line in result.get("missing", []))]) + "\n"
+
+
+def group_cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a result with groups: a row per kind of damage, means, gains, intervals."""
+    methods = list(result["groups"][0]["methods"])
+    rows = []
+    for group in result["groups"]:
+        cells = [group["damage"]]
+        for method in methods:
+            cell = group["methods"][method]
+            text = number(group["metric"], cell["mean"])
+            if "gain" in cell:
+                low, high = cell["interval95"]
+                text += f" ({cell['gain']:+.2f} [{low:+.2f}, {high:+.2f}])"
+            cells.append(text)
+        rows.append(cells)
+    return [title(result["groups"][0]["metric"]), *map(markdown_name, methods)], rows
+
+
+def groups_text(result: dict[str, Any]) -> str:
+    """Lay the groups of a result out for a terminal."""
+    head, rows = group_cells(result)
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    )
 
 
 def as_csv(result: dict[str, Any]) -> str:

@@ -28,6 +28,8 @@ class Protocol:
     """How a restored photo becomes 8-bit before it is scored."""
     needs_masks: bool = False
     """Holes are filled; what is outside the hole is the input's."""
+    makes_lq: bool = False
+    """The degraded photos are made from the clean ones (`evaluation.mild`)."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -58,6 +60,13 @@ PROTOCOLS: dict[str, Protocol] = {
             metrics=("psnr_aligned", "ssim_aligned"),
             sentence="8-bit results, RGB, aligned to the GT by an ECC homography and scaled in brightness; "
             "scores where both overlap (RealBlur tables)",
+        ),
+        Protocol(
+            name="mild",
+            metrics=("psnr", "ssim"),
+            makes_lq=True,
+            sentence="a fixed table of light damage made from the middle 256×256 pixels of clean photos; "
+            "8-bit results; ×1: PSNR on RGB; larger scales: PSNR-Y, as many border pixels cut as the scale",
         ),
         Protocol(
             name="inpainting",
