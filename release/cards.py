@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from dirformer.evaluation.cost import cost
-from dirformer.evaluation.results import interval95
+from dirformer.evaluation.results import finite, interval95
 from dirformer.evaluation.run import evaluate
+from dirformer.evaluation.tables import group_cells, markdown
 from dirformer.experiments.sweeps import as_markdown
 from dirformer.metrics.protocols import find_protocol
 from dirformer.metrics.table import described
+from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG
 from dirformer.weights.checkpoints import load, read_header
 from release.places import REPORTS, ROOT, WEIGHTS
@@ -33,12 +35,6 @@ HEADLINES = {
 }
 """Protocol (or a metric that stands for it) → the score that the README shows, and what it is called there."""
 MODELS_HEAD = "| model | task | parameters | Mult-Adds | file |\n|---|---|---|---|---|\n"
-TASKS = {
-    "sr": "super-resolution",
-    "realsr": "real-world restoration",
-    "deblurring": "motion deblurring",
-    "inpainting": "inpainting",
-}
 SCORES_HEAD = "| set | score | without | with |\n|---|---|---|---|\n"
 
 
@@ -56,6 +52,11 @@ def score(name: str, data: Path) -> list[dict[str, Any]]:
             masks=test.masks,
             device="cpu",
         )
+        if "groups" in result:
+            photos = len(result["models"][0]["images"]) // len(result["groups"])
+            head = {"set": test.title, "protocol": test.protocol, "photos": photos}
+            results.append({**head, "groups": finite(result["groups"])})
+            continue
         columns = {m["model"]: m for m in result["models"]}
         first = columns[test.baselines[0]]["images"]
         entry: dict[str, Any] = {
@@ -83,6 +84,10 @@ def table(entries: list[dict[str, Any]]) -> str:
     """Return a Markdown table: a row per set and method, a column per metric; gains in brackets."""
     lines = []
     for entry in entries:
+        if "groups" in entry:
+            lines += [f"**{entry['set']}** ({entry['photos']} photos, protocol `{entry['protocol']}`)", ""]
+            lines += [markdown(*group_cells(entry)), ""]
+            continue
         metrics = list(next(iter(entry["rows"].values())))
         arrows = [described(m).head for m in metrics]
         lines += [f"**{entry['set']}** ({entry['photos']} photos, protocol `{entry['protocol']}`)", ""]
@@ -154,8 +159,8 @@ def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -
         ),
         worth(name),
         "## Limits\n" + text.limits,
-        f"![where it gains most](../../../docs/pictures/{name}-most.jpg)",
-        f"![where it gains least](../../../docs/pictures/{name}-least.jpg)",
+        f"![where it gains most](../../../../docs/pictures/{name}-most.jpg)",
+        f"![where it gains least](../../../../docs/pictures/{name}-least.jpg)",
         "Input, restored, clean: the squares of three photos that gain most and least (`make pictures`).",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -210,9 +215,9 @@ def models(names: list[str]) -> list[str]:
     for name in names:
         millions, giga, side, megabytes = figures(name)
         entry = CATALOG[name]
-        task = TASKS[entry.task] + (f" ×{entry.scale}" if entry.task in ("sr", "realsr") else "")
+        task = TASKS[entry.task].title + (f" ×{entry.scale}" if TASKS[entry.task].border else "")
         rows.append(
-            f"| [`{name}`](src/dirformer/weights/{name}.md) | {task} | {millions:.2f} M "
+            f"| [`{name}`](src/dirformer/weights/files/{name}.md) | {task} | {millions:.2f} M "
             f"| {giga:.2f} G at {side}×{side} | {megabytes:.1f} MB |"
         )
     return rows
@@ -222,7 +227,7 @@ def headlines(scores: dict[str, Any]) -> list[str]:
     """Return the rows of the README's table: the first baseline and the model, the better one in bold."""
     lines = []
     for name, entries in scores.items():
-        for entry in entries:
+        for entry in (e for e in entries if "rows" in e):
             rows = entry["rows"]
             first = next(iter(rows))
             metric, label = HEADLINES["psnr_shifted" if "psnr_shifted" in rows[name] else entry["protocol"]]
@@ -247,7 +252,7 @@ def overview(scores: dict[str, Any]) -> str:
         "\n".join(f"- `{name}`: {find_protocol(name).sentence}" for name in sorted(used)),
     ]
     for name, entries in scores.items():
-        parts += [f"## [{name}](../../src/dirformer/weights/{name}.md)", table(entries)]
+        parts += [f"## [{name}](../../../src/dirformer/weights/files/{name}.md)", table(entries)]
     return "\n\n".join(parts)
 
 

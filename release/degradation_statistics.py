@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def silent(values: PassValues) -> PassValues:
 class WithoutJpeg(SecondOrder):
     """The degradation with its compressions left out, to see the other parts."""
 
-    def _jpeg(self, x: Tensor, passes: list[PassValues]) -> Tensor:
+    def _jpeg(self, x: Tensor, passes: Sequence[PassValues]) -> Tensor:
         del passes
         return x
 

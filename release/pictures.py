@@ -24,6 +24,7 @@ from dirformer.ground.device import seeded_generator
 from dirformer.ground.photo import Photo, read_rgb, side_by_side, write_photo
 from dirformer.inference.restorer import Restorer
 from dirformer.metrics.psnr_ssim import psnr
+from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG
 from release.places import DOCS
 
@@ -52,26 +53,26 @@ def cut(name: str, path: Path) -> list[tuple[float, Tensor, Tensor, Tensor]]:
     entry, gt = CATALOG[name], read_rgb(path).float() / 255
     height, width = (side // 8 * 8 for side in gt.shape[1:])
     gt, generator, mask = gt[:, :height, :width], seeded_generator(0, path.name), None
-    if entry.task == "inpainting":
+    kind = TASKS[entry.task].degradation
+    if kind is None:
         # The settings for 512, as the photo is larger than 256.
         mask = draw_mask(mask_settings("medium", 512), generator, (height, width))
         lq = gt * (1 - mask)
-    elif entry.task == "deblurring":
+    elif kind == "motion":
         lq = Motion(length=(12, 24), sigma=(1, 1), objects=0)(gt[None], [generator])[0]
     else:
-        kind = "bicubic" if entry.task == "sr" else "realsr"
         lq = degradation(kind, entry.scale)(gt[None], [generator])[0]
     restored = Restorer(name, device="cpu").restore(lq, mask)
     shown = lq if mask is None else lq + mask
     if entry.scale > 1:
         shown = resize_bicubic(lq, float(entry.scale), levels=255)
-    squares = []
+    squares: list[tuple[float, Tensor, Tensor, Tensor]] = []
     for top in range(0, height - SIDE + 1, SIDE // 2):
         for left in range(0, width - SIDE + 1, SIDE // 2):
             window = [-left, left + SIDE - width, -top, top + SIDE - height]
-            panels = [F.pad(photo, window) for photo in (shown, restored, gt)]
+            before, after, clean = (F.pad(photo, window) for photo in (shown, restored, gt))
             if mask is None or 0.05 < float(F.pad(mask, window).mean()) < 0.4:
-                squares.append((psnr(panels[1], panels[2]) - psnr(panels[0], panels[2]), *panels))
+                squares.append((psnr(after, clean) - psnr(before, clean), before, after, clean))
     return squares
 
 

@@ -14,16 +14,16 @@ import torch
 from dirformer.experiments.validation import train
 from dirformer.ground.errors import CheckpointError
 from dirformer.training.config import load_recipe
-from dirformer.weights.catalog import find_weights
+from dirformer.weights.catalog import CATALOG, find_weights
 from release import ship
-from release.testsets import validation_overrides
+from release.testsets import PAIRED, validation_overrides
 
 RUNS = Path("runs/legs")
 
 
 def main(name: str, data: str, minutes: str) -> None:
     fields = [f"data.train={data}/photos", f"out={RUNS}", *validation_overrides(name, Path(data))]
-    if name.startswith("deblurring"):
+    if CATALOG[name].task in PAIRED:
         fields += real_blur(Path(data))
     try:
         find_weights(name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,10 @@ from torch import Tensor
 from dirformer.data.testsets import degrade_photos, mask_photos
 from dirformer.experiments.validation import Case, Validation
 from dirformer.training.config import load_recipe
+from dirformer.weights.catalog import CATALOG
 from release.places import REPORTS
 
 OUT = Path("out/testsets")
-MODELS = (
-    "sr-x4-compact",
-    "realsr-x4-compact",
-    "realsr-x1-compact",
-    "deblurring-compact",
-    "inpainting-compact",
-)
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,8 @@ class TestSet:
     """One table of a card."""
 
     title: str
-    lq: Path
+    lq: Path | None
+    """None where the protocol makes it."""
     gt: Path
     protocol: str
     baselines: tuple[str, ...]
@@ -54,48 +49,61 @@ def validation(name: str, data: Path) -> Validation:
 
 def validation_overrides(name: str, data: Path) -> list[str]:
     """Return the fields of a recipe that choose the fixed validation set."""
-    if name.startswith("deblurring"):
+    if CATALOG[name].task in PAIRED:
         return [f"data.val={data}/SynthShake_val/sharp", f"data.val_lq={data}/SynthShake_val/blur"]
     return [f"data.val={data}/photos_val.txt"]
 
 
 def tests(name: str, data: Path) -> Iterator[TestSet]:
     """Yield the test sets of a model; those that are not files yet are made."""
-    photos = data / "photos_val.txt"
-    if name.startswith("sr-x4"):
-        for benchmark in ("Set5", "BSD100"):
-            folder = data / benchmark
-            yield TestSet(benchmark, folder / "LRx4", folder / "HRx4", "sr", ("bicubic", "lanczos"))
-    elif name.startswith("realsr"):
-        scale = 4 if "x4" in name else 1
-        folder = OUT / f"realsr-x{scale}"
-        _drain(degrade_photos(photos, folder, "realsr", scale=scale, seed=0))
-        baseline = "bicubic" if scale > 1 else "input"
-        metrics = ("ssimulacra2", "flip", "stlpips", "niqe")
-        yield TestSet("validation photos", folder / "lq", folder / "gt", "realsr", (baseline,), metrics)
-    elif name.startswith("deblurring"):
-        folder = data / "SynthShake_val"
-        metrics = ("psnr_matched",)
-        yield TestSet("SynthShake_val", folder / "blur", folder / "sharp", "deblurring", ("input",), metrics)
-        for part in ("GoPro", "REDS_003"):
-            folder = data / "deblur" / "val" / part
-            yield TestSet(
-                f"deblur/val {part}", folder / "blur", folder / "sharp", "deblurring", ("input",), metrics
-            )
-        yield TestSet("Levin09", *_levin(data / "Levin09"), "deblurring", ("input",), ("psnr_shifted",))
-    else:
-        for kind in ("thick", "thin"):
-            folder = OUT / f"inpainting-{kind}"
-            _drain(mask_photos(photos, folder, kind, 256, seed=0))
-            yield TestSet(
-                f"validation photos, {kind} masks",
-                folder / "gt",
-                folder / "gt",
-                "inpainting",
-                ("telea", "smooth"),
-                ("stlpips",),
-                folder / "masks",
-            )
+    entry = CATALOG[name]
+    yield from _TESTS[entry.task](data, entry.scale)
+
+
+def _super_resolution(data: Path, scale: int) -> Iterator[TestSet]:
+    for benchmark in ("Set5", "BSD100"):
+        folder = data / benchmark
+        lq, gt = folder / f"LRx{scale}", folder / f"HRx{scale}"
+        yield TestSet(benchmark, lq, gt, "sr", ("bicubic", "lanczos"))
+
+
+def _real_world(data: Path, scale: int) -> Iterator[TestSet]:
+    photos, folder = data / "photos_val.txt", OUT / f"realsr-x{scale}"
+    _drain(degrade_photos(photos, folder, "realsr", scale=scale, seed=0))
+    baseline = "bicubic" if scale > 1 else "input"
+    metrics = ("ssimulacra2", "flip", "stlpips", "niqe")
+    yield TestSet("validation photos", folder / "lq", folder / "gt", "realsr", (baseline,), metrics)
+    yield TestSet("validation photos, light damage", None, photos, "mild", (baseline,))
+
+
+def _deblurring(data: Path, scale: int) -> Iterator[TestSet]:
+    del scale
+    shake, metrics = data / "SynthShake_val", ("psnr_matched",)
+    yield TestSet("SynthShake_val", shake / "blur", shake / "sharp", "deblurring", ("input",), metrics)
+    for part in ("GoPro", "REDS_003"):
+        folder = data / "deblur" / "val" / part
+        lq, gt = folder / "blur", folder / "sharp"
+        yield TestSet(f"deblur/val {part}", lq, gt, "deblurring", ("input",), metrics)
+    yield TestSet("Levin09", *_levin(data / "Levin09"), "deblurring", ("input",), ("psnr_shifted",))
+
+
+def _inpainting(data: Path, scale: int) -> Iterator[TestSet]:
+    del scale
+    for kind in ("thick", "thin"):
+        folder = OUT / f"inpainting-{kind}"
+        _drain(mask_photos(data / "photos_val.txt", folder, kind, 256, seed=0))
+        gt, title = folder / "gt", f"validation photos, {kind} masks"
+        yield TestSet(title, gt, gt, "inpainting", ("telea", "smooth"), ("stlpips",), folder / "masks")
+
+
+_TESTS: dict[str, Callable[[Path, int], Iterator[TestSet]]] = {
+    "sr": _super_resolution,
+    "realsr": _real_world,
+    "deblurring": _deblurring,
+    "inpainting": _inpainting,
+}
+PAIRED = {"deblurring"}
+"""Tasks whose validation photos come as pairs; for the others LQ is made from clean photos."""
 
 
 def _levin(folder: Path) -> tuple[Path, Path]:
@@ -120,7 +128,7 @@ def manifest(data: Path) -> dict[str, Any]:
     The LQ has no digest: transforms of its degradation differ in the last bits with the number of threads.
     """
     sets = {}
-    for name in MODELS:
+    for name in CATALOG:
         cases = validation(name, data)
         sets[name] = {
             "score": cases.score,

@@ -34,7 +34,7 @@ state them:
 | elementary OS wallpapers | 26 | CC0 or public domain 16, Unsplash 4, Pexels 2, Pixabay 2, CC BY-SA 4.0 2 |
 | gb82 image set (gianni-rosato) | 17 | CC0 1.0 |
 
-Every file with its source and licence: [photos.tsv](../../../docs/reports/models/photos.tsv). Validation: 24 other photos of
+Every file with its source and licence: [photos.tsv](../../../../docs/reports/models/photos.tsv). Validation: 24 other photos of
 the same sources."""
 
 LICENCE_SECTION = """## Licence

@@ -13,16 +13,18 @@ import sys
 from pathlib import Path
 
 from dirformer.experiments.sweeps import Sweep
+from dirformer.tasks import TASKS
+from dirformer.weights.catalog import CATALOG
 from release.places import REPORTS
 from release.run import real_blur
-from release.testsets import MODELS, validation_overrides
+from release.testsets import PAIRED, validation_overrides
 
 STEPS = 300
 
 
 def compare(name: str, data: Path, overrides: list[str]) -> None:
     """Train and score the rows of a model; write its table."""
-    x4 = name.split("-")[1] == "x4"
+    x4 = CATALOG[name].scale == 4
     fields = [
         f"recipe={name}-stage2",
         f"oracle.recipe={name}-stage1",
@@ -40,10 +42,8 @@ def compare(name: str, data: Path, overrides: list[str]) -> None:
         f"out=runs/worth/{name}",
         *validation_overrides(name, data),
     ]
-    if name.startswith("deblurring"):
-        fields += real_blur(data)
-    if name.startswith("inpainting"):
-        fields.append("data.masks=[scratches,thin,thick]")
+    fields += real_blur(data) if CATALOG[name].task in PAIRED else []
+    fields += ["data.masks=[scratches,thin,thick]"] if TASKS[CATALOG[name].task].has_mask else []
     result = Sweep("worth", [*fields, *overrides]).run()
     result |= {"steps": STEPS}
     path = REPORTS / "worth" / f"{name}.json"
@@ -52,7 +52,7 @@ def compare(name: str, data: Path, overrides: list[str]) -> None:
 
 
 def main(data: str, *arguments: str) -> None:
-    names = [a for a in arguments if "=" not in a] or list(MODELS)
+    names = [a for a in arguments if "=" not in a] or list(CATALOG)
     for name in names:
         compare(name, Path(data), [a for a in arguments if "=" in a])
 

@@ -27,7 +27,7 @@ METRICS: dict[str, Metric] = {
         Metric("lpips_vgg", "LPIPS-VGG", "perceptual:lpips_vgg", "weights", lower=True, needs="weights"),
         Metric("dists", "DISTS", "perceptual:dists", "weights", lower=True, needs="weights"),
         Metric("stlpips", "ST-LPIPS", "perceptual:stlpips", "weights", lower=True, needs="weights"),
-        Metric("niqe", "NIQE", "quality:niqe", "result", lower=True, needs="weights"),
+        Metric("niqe", "NIQE", "quality:niqe", "result", digits=2, lower=True, needs="weights"),
         Metric("fid", "FID", takes="none", lower=True, needs="sets"),
         Metric("seconds", "s/photo", takes="none", digits=2, lower=True, needs="measurement"),
         Metric("peak_mib", "peak MiB", takes="none", digits=0, lower=True, needs="measurement"),
