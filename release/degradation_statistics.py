@@ -32,9 +32,9 @@ from dirformer.data.folders import find_photos
 from dirformer.degradations import second_order
 from dirformer.degradations.blur import Kernel, filter2d
 from dirformer.degradations.graded import LEVELS, SINGLE, Graded
-from dirformer.degradations.pipeline import degradation
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.degradations.second_order import Draws, PassValues, SecondOrder
+from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 
 SIGMAS = [0.05 * n for n in range(61)]

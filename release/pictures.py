@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from dirformer.degradations.masks import draw_mask, mask_settings
 from dirformer.degradations.motion import Motion
-from dirformer.degradations.pipeline import degradation
 from dirformer.degradations.resize import resize_bicubic
+from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.photo import Photo, read_rgb, side_by_side, write_photo
 from dirformer.inference.restorer import Restorer

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dirformer import evaluate
-from dirformer.degradations.pipeline import DEGRADATIONS
+from dirformer.degradations.table import DEGRADATIONS
 from dirformer.metrics.table import METRICS
 from dirformer.tasks import TASKS
 from helpers import TINY_SR, dirformer, picture

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dirformer import Restorer
-from dirformer.degradations.pipeline import Bicubic
 from dirformer.degradations.resize import resize_bicubic
+from dirformer.degradations.simple import Bicubic
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.photo import Photo, read_rgb, side_by_side, write_photo
 from dirformer.metrics.psnr_ssim import psnr, rgb_to_y

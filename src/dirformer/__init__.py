@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dirformer.degradations.pipeline import degradation
+    from dirformer.degradations.degrade import degrade
     from dirformer.evaluation.run import evaluate
     from dirformer.experiments.validation import train
     from dirformer.ground.errors import DirformerError
@@ -30,7 +30,7 @@ _HOMES = {
     "ModelConfig": "dirformer.networks.config",
     "Restorer": "dirformer.inference.restorer",
     "TrainConfig": "dirformer.training.config",
-    "degradation": "dirformer.degradations.pipeline",
+    "degrade": "dirformer.degradations.degrade",
     "evaluate": "dirformer.evaluation.run",
     "load": "dirformer.weights.checkpoints",
     "restore": "dirformer.inference.files",
@@ -45,7 +45,7 @@ __all__ = [
     "Restorer",
     "TrainConfig",
     "__version__",
-    "degradation",
+    "degrade",
     "evaluate",
     "load",
     "restore",

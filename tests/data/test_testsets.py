@@ -11,7 +11,7 @@ from PIL import Image
 from dirformer.data.folders import pair_photos, require_pairs
 from dirformer.data.manifest import FILE, Manifest, read_manifest
 from dirformer.data.testsets import average_clips, degrade_photos, make_masks, mask_photos
-from dirformer.degradations.pipeline import DEGRADATIONS
+from dirformer.degradations.table import DEGRADATIONS
 from dirformer.ground.errors import ConfigError, DataError, OutputError
 from helpers import picture
 
@@ -35,7 +35,7 @@ def test_a_test_set_is_reproducible(tmp_path: Path, kind: str) -> None:
         assert [m.error for m in degrade_photos(source, tmp_path / out, kind, seed=3)] == [None] * 3
     assert _files(tmp_path / "a") == _files(tmp_path / "b")
     pairs = pair_photos(tmp_path / "a/lq", tmp_path / "a/gt")
-    require_pairs(pairs, DEGRADATIONS[kind][1][0])
+    require_pairs(pairs, DEGRADATIONS[kind].scales[0])
     settings, records = read_manifest(tmp_path / "a" / FILE)
     assert settings["degradation"] == kind and settings["seed"] == 3
     assert [r["name"] for r in records] == ["p0", "p1", "p2"]

@@ -18,8 +18,8 @@ from dirformer.data.testsets import degrade_photos
 from dirformer.degradations import light
 from dirformer.degradations.graded import GROUPS, LEVELS, SINGLE, Draws, Graded, graded
 from dirformer.degradations.light import Damage
-from dirformer.degradations.pipeline import DEGRADATIONS
 from dirformer.degradations.second_order import SecondOrder
+from dirformer.degradations.table import DEGRADATIONS
 from helpers import picture
 
 COUNT = 4000
@@ -208,4 +208,4 @@ def test_a_manifest_names_what_was_done(tmp_path: Path) -> None:
 
 def test_it_is_registered_for_all_scales() -> None:
     """Recipes and the command line find it by name."""
-    assert DEGRADATIONS["realsr-graded"][1] == (4, 2, 1)
+    assert DEGRADATIONS["realsr-graded"].scales == (4, 2, 1)

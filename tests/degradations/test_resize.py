@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dirformer.degradations.pipeline import Bicubic, degradation
 from dirformer.degradations.resize import cubic, resize_bicubic, resize_matrix
+from dirformer.degradations.simple import Bicubic
+from dirformer.degradations.table import degradation
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.photo import read_rgb
 
@@ -80,5 +81,5 @@ def test_wrong_requests_are_named() -> None:
     """A scale that is no scale, and a degradation that is none, are refused in one line."""
     with pytest.raises(ConfigError, match="expected a positive number"):
         resize_bicubic(torch.rand(3, 8, 8), 0.0)
-    with pytest.raises(ConfigError, match="no degradation 'blurr'; there are: bicubic"):
+    with pytest.raises(ConfigError, match="no degradation 'blurr'; the nearest is"):
         degradation("blurr", 4)

@@ -10,8 +10,9 @@ import torch
 
 from dirformer.degradations.blur import sharpen
 from dirformer.degradations.pairs import PairMaker, PairPool
-from dirformer.degradations.pipeline import DEGRADATIONS, Bicubic, degradation
 from dirformer.degradations.second_order import SecondOrder
+from dirformer.degradations.simple import Bicubic
+from dirformer.degradations.table import DEGRADATIONS, degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
 
@@ -24,7 +25,7 @@ def _photos(batch: int, height: int = 72, width: int = 96) -> torch.Tensor:
 @pytest.mark.parametrize("kind", list(DEGRADATIONS))
 def test_every_degradation_keeps_its_promises(kind: str) -> None:
     """Size, range and determinism under a generator hold for every kind at every scale; input is kept."""
-    for scale in DEGRADATIONS[kind][1]:
+    for scale in DEGRADATIONS[kind].scales:
         degrade, photos = degradation(kind, scale), _photos(2)
         lq = degrade(photos, torch.Generator().manual_seed(3))
         assert lq.shape == (2, 3, 72 // scale, 96 // scale)
@@ -38,7 +39,7 @@ def test_every_degradation_keeps_its_promises(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["realsr", "motion", "noise", "jpeg"])
 def test_a_photos_result_does_not_depend_on_its_batch(kind: str) -> None:
     """With a generator per photo, a photo alone comes out as in a batch of three."""
-    degrade, photos = degradation(kind, DEGRADATIONS[kind][1][0]), _photos(3)
+    degrade, photos = degradation(kind, DEGRADATIONS[kind].scales[0]), _photos(3)
     together = degrade(photos, [seeded_generator(0, i) for i in range(3)])
     alone = degrade(photos[2:], [seeded_generator(0, 2)])
     assert (together[2:] - alone).abs().max() <= 1 / 255
@@ -91,7 +92,7 @@ def test_draws_have_the_published_proportions() -> None:
 def test_draws_are_plain_values() -> None:
     """What was drawn goes into a manifest as JSON."""
     for kind in DEGRADATIONS:
-        degrade = degradation(kind, DEGRADATIONS[kind][1][0])
+        degrade = degradation(kind, DEGRADATIONS[kind].scales[0])
         once, again = (
             [json.dumps(asdict(d)) for d in degrade.draw([seeded_generator(0)], (64, 64))] for _ in "12"
         )
@@ -159,7 +160,7 @@ def test_cpu_and_gpu_agree(kind: str) -> None:
 
     Rounding decides a few pixels otherwise: a value on the border of two 8-bit levels, a JPEG coefficient.
     """
-    degrade, photos = degradation(kind, DEGRADATIONS[kind][1][0]), _photos(4)
+    degrade, photos = degradation(kind, DEGRADATIONS[kind].scales[0]), _photos(4)
     on_cpu = degrade(photos, [seeded_generator(0, i) for i in range(4)])
     on_gpu = degrade(photos.cuda(), [seeded_generator(0, i) for i in range(4)]).cpu()
     assert float((on_cpu - on_gpu).square().mean().sqrt()) < 1e-3

@@ -12,9 +12,9 @@ import torch
 
 from dirformer.degradations.masks import draw_mask, mask_settings
 from dirformer.degradations.motion import Motion
-from dirformer.degradations.pipeline import Bicubic
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.degradations.second_order import SecondOrder
+from dirformer.degradations.simple import Bicubic
 from dirformer.evaluation.methods import find_method
 from dirformer.evaluation.run import evaluate
 from dirformer.ground.device import seeded_generator

@@ -24,7 +24,7 @@ from dirformer.data.manifest import Manifest
 from dirformer.degradations.base import integer
 from dirformer.degradations.masks import MaskSettings, draw_mask, mask_settings
 from dirformer.degradations.motion import average_frames
-from dirformer.degradations.pipeline import DEGRADATIONS, degradation
+from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError, DataError, DirformerError
 from dirformer.ground.paths import atomic_path
@@ -61,7 +61,7 @@ def degrade_photos(
     Args:
         source: folder or list file of clean photos.
         out: folder of the test set.
-        kind: name of the degradation; see `pipeline.DEGRADATIONS`.
+        kind: name of the degradation; see `degradations.table.DEGRADATIONS`.
         scale: GT size over LQ size; None takes the kind's first.
         seed: another seed is another test set.
         overwrite: make everything anew.
@@ -71,7 +71,7 @@ def degrade_photos(
         DataError: if there are no photos, or two of the same name.
         OutputError: if `out` holds a test set of other settings.
     """
-    degrade = degradation(kind, scale or _first_scale(kind))
+    degrade = degradation(kind, scale)
     photos = by_name(find_photos(source), CLASH)
     header = {"degradation": kind, "scale": degrade.scale, "seed": seed, "settings": _settings(degrade)}
     manifest = Manifest(out, header, overwrite=overwrite)
@@ -251,10 +251,6 @@ def _shorter_side(photo: Tensor, size: int) -> Tensor:
 def _write_mask(path: Path, mask: Tensor) -> None:
     with atomic_path(path) as part:
         Image.fromarray((mask[0] * 255).byte().numpy()).save(part, format="PNG")
-
-
-def _first_scale(kind: str) -> int:
-    return DEGRADATIONS[kind][1][0] if kind in DEGRADATIONS else 1
 
 
 def _settings(value: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dirformer.data.folders import find_photos, pair_photos
 from dirformer.degradations.base import Degradation
 from dirformer.degradations.masks import draw_mask, mask_settings
-from dirformer.degradations.pipeline import degradation
+from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import read_rgb

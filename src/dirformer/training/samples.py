@@ -22,7 +22,7 @@ from dirformer.degradations.base import Degradation, Generators
 from dirformer.degradations.blur import sharpen
 from dirformer.degradations.masks import mask_settings
 from dirformer.degradations.pairs import PairMaker, PairPool
-from dirformer.degradations.pipeline import degradation
+from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.networks.holes import inpainting_input

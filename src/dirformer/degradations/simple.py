@@ -1,8 +1,8 @@
-"""Degradations by name: clean photos → what the network is given."""
+"""Degradations of one step: bicubic reduction, Gaussian noise, JPEG."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,13 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dirformer.degradations.base import Degradation, integer, seed, uniform
-from dirformer.degradations.graded import graded
 from dirformer.degradations.jpeg import jpeg
-from dirformer.degradations.motion import Motion
 from dirformer.degradations.noise import Noise, add_noise
 from dirformer.degradations.resize import resize_bicubic
-from dirformer.degradations.second_order import SecondOrder
-from dirformer.ground.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -88,30 +84,3 @@ class Jpeg(Degradation):
     def apply(self, gt: Float[Tensor, "b 3 H W"], draws: Sequence[Quality]) -> Float[Tensor, "b 3 h w"]:
         """Compress and decompress."""
         return jpeg(gt, torch.tensor([float(d.quality) for d in draws]))
-
-
-def degradation(kind: str, scale: int) -> Degradation:
-    """Return the degradation of that name at that scale; ConfigError lists the names and scales there are."""
-    if kind not in DEGRADATIONS:
-        raise ConfigError(f"no degradation {kind!r}; there are: {', '.join(DEGRADATIONS)}")
-    make, scales = DEGRADATIONS[kind]
-    if scale not in scales:
-        raise ConfigError(
-            f"degradation {kind} has no scale {scale}; expected {' or '.join(map(str, scales))}"
-        )
-    return make(scale)
-
-
-DEGRADATIONS: dict[str, tuple[Callable[[int], Degradation], tuple[int, ...]]] = {
-    "bicubic": (Bicubic, (2, 3, 4, 8)),
-    "realsr": (SecondOrder, (4, 2, 1)),
-    "realsr-released": (lambda s: SecondOrder(s, draws="batch", released_jpeg=True), (4, 2, 1)),
-    "realsr-graded": (graded, (4, 2, 1)),
-    "motion": (Motion, (1,)),
-    "motion-noisy": (lambda s: Motion(s, sigma=(0.0, 2.5)), (1,)),
-    "motion-mixed": (lambda s: Motion(s, sigma=(0.0, 2.5), plain=0.3), (1,)),
-    "motion-short": (lambda s: Motion(s, length=(2.0, 10.0), turn=(0.0, 0.004), sigma=(0.0, 2.5)), (1,)),
-    "noise": (GaussianNoise, (1,)),
-    "jpeg": (Jpeg, (1,)),
-}
-"""Name → how to make it, and the scales it knows; the first one is taken unless another is asked."""
