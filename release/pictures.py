@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.degradations.masks import draw_mask, mask_settings
+from dirformer.degradations.mask_settings import mask_settings
+from dirformer.degradations.masks import draw_mask
 from dirformer.degradations.motion import Motion
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.degradations.table import degradation

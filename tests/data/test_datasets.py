@@ -11,7 +11,7 @@ from PIL import Image
 
 from dirformer.data.datasets import CleanCrops, MaskedCrops, PairedCrops, stream
 from dirformer.data.folders import find_photos, pair_photos
-from dirformer.degradations.masks import mask_settings
+from dirformer.degradations.mask_settings import mask_settings
 from dirformer.ground.errors import DataError, PhotoError
 from helpers import picture
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from dirformer.degradations.masks import MASKS, MaskSettings, draw_mask, mask_settings
+from dirformer.degradations.mask_settings import MASKS, MaskSettings, mask_settings
+from dirformer.degradations.masks import draw_mask
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
 

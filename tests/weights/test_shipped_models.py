@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dirformer.degradations.masks import draw_mask, mask_settings
+from dirformer.degradations.mask_settings import mask_settings
+from dirformer.degradations.masks import draw_mask
 from dirformer.degradations.motion import Motion
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.degradations.second_order import SecondOrder

@@ -10,6 +10,9 @@ import typer
 from dirformer.cli.options import DrawSeed, Json, Out, Overwrite
 from dirformer.cli.terminal import complain, progress, say, write_json
 
+FRAMES = "frames"
+"""The kind that averages frames of clips; no degradation of single photos."""
+
 
 def degrade(
     source: Annotated[Path, typer.Argument(help="Folder or list of clean photos.", metavar="IN")],
@@ -21,10 +24,16 @@ def degrade(
     overwrite: Overwrite = False,
 ) -> None:
     """Make a reproducible test set: degraded photos, their clean partners and a manifest."""
+    from dirformer.degradations.table import find_kind
+
+    if kind != FRAMES:
+        find_kind(kind, scale)
+    _require_there(source)
+
     from dirformer.data.folders import find_photos
     from dirformer.data.testsets import average_clips, degrade_photos
 
-    if kind == "frames":
+    if kind == FRAMES:
         records = average_clips(source, out, frames=frames, overwrite=overwrite)
         total = len(find_photos(source)) // frames
     else:
@@ -45,6 +54,12 @@ def masks(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a fixed set of inpainting masks, white where the hole is."""
+    from dirformer.degradations.mask_settings import mask_settings
+
+    mask_settings(kind, size)
+    if photos is not None:
+        _require_there(photos)
+
     from dirformer.data.folders import find_photos
     from dirformer.data.testsets import make_masks, mask_photos
 
@@ -74,9 +89,13 @@ def prepare(
     as_json: Json = None,
 ) -> None:
     """Check a downloaded data set and cut it for training; the same command again goes on."""
-    from dirformer.data import prepare as room
-    from dirformer.data.sets import Cut
+    from dirformer.data.sets import Cut, find_set
     from dirformer.ground.errors import DataError
+
+    find_set(name)
+    _require_there(source)
+
+    from dirformer.data import prepare as room
 
     plans = room.plan(name, source, cut=None if cut is None else Cut.parse(cut), multiscale=multiscale)
     problems = [problem for planned in plans for problem in planned.problems]
@@ -88,6 +107,13 @@ def prepare(
     per = per_shard if shards else None
     records = room.prepare(plans, out, workers=workers, shard=per, overwrite=overwrite)
     _drain(progress(records, room.count(plans, per), "preparing"), out)
+
+
+def _require_there(place: Path) -> None:
+    from dirformer.ground.errors import DataError
+
+    if not place.exists():
+        raise DataError(f"{place} is not there; give a folder, a list or an archive that exists")
 
 
 def _drain(records: Iterable[Any], out: Path) -> None:

@@ -86,10 +86,15 @@ def cost(
     as_json: Json = None,
 ) -> None:
     """Count parameters and Mult-Adds of a network part by part, and measure it."""
-    from dirformer.evaluation.cost import cost as run
-    from dirformer.evaluation.cost import cost_table, parse_size
+    from dirformer.evaluation.request import check_model, parse_size
 
-    result = run(model, parse_size(size), measure=measure, device=device)
+    check_model(model)
+    sides = parse_size(size)
+
+    from dirformer.evaluation.cost import cost as run
+    from dirformer.evaluation.cost import cost_table
+
+    result = run(model, sides, measure=measure, device=device)
     say(cost_table(result))
     write_json(as_json, result)
 
@@ -101,6 +106,10 @@ def report(
     overwrite: Overwrite = False,
 ) -> None:
     """Write one self-contained page: tables, sliders, error maps, settings."""
+    from dirformer.evaluation.request import check_there
+
+    check_there("result", *results)
+
     from dirformer.evaluation.report import write_report
 
     say(write_report(results, out, photos=photos, overwrite=overwrite))
@@ -128,6 +137,13 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a visual comparison of methods, or quality against cost or T."""
+    from dirformer.evaluation.request import check_there
+    from dirformer.metrics.protocols import find_protocol
+
+    find_protocol(protocol)
+    check_there("photo", lq, gt, mask)
+    check_there("result", *(results or []))
+
     from dirformer.evaluation.compare import compare_photos, parse_region, plot_results
     from dirformer.ground.errors import ConfigError
 
@@ -159,6 +175,12 @@ def reproduce(
     as_json: Json = None,
 ) -> None:
     """Fill a table or figure of the paper and print it beside the paper's figures."""
+    from dirformer.evaluation.paper import paper_table
+    from dirformer.evaluation.request import check_there
+
+    paper_table(target)
+    check_there("--data", data)
+
     from dirformer.evaluation.reproduce import Reproduction
 
     run = Reproduction(

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from dirformer.data.folders import Pair
 from dirformer.degradations.base import integer, uniform
-from dirformer.degradations.masks import MaskSettings, draw_window
+from dirformer.degradations.mask_settings import MaskSettings
+from dirformer.degradations.masks import draw_window
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import DataError
 from dirformer.ground.photo import read_mask, read_rgb, turned

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from dirformer.data.manifest import Manifest
-from dirformer.data.sets import DATA_SETS, Cut, DataSet, Part
+from dirformer.data.sets import Cut, DataSet, Part, find_set
 from dirformer.data.trees import Member, list_tree, read_lines
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.ground.errors import ConfigError, DataError, PhotoError
@@ -64,13 +64,6 @@ class Plan:
     problems: list[str]
 
 
-def data_set(name: str) -> DataSet:
-    """Return a data set by name; ConfigError lists the names there are."""
-    if name not in DATA_SETS:
-        raise ConfigError(f"no data set {name!r}; there are: {', '.join(DATA_SETS)}")
-    return DATA_SETS[name]
-
-
 def plan(name: str, source: Path, *, cut: Cut | None = None, multiscale: bool = False) -> list[Plan]:
     """Look at a downloaded data set and say what is to be done, and what is wrong with it.
 
@@ -84,7 +77,7 @@ def plan(name: str, source: Path, *, cut: Cut | None = None, multiscale: bool = 
         ConfigError: for an unknown name.
         DataError: if nothing of the set is found, or an archive is damaged.
     """
-    chosen = data_set(name)
+    chosen = find_set(name)
     tree = list_tree(source)
     plans = []
     for part in chosen.parts:

@@ -6,6 +6,7 @@ anything is taken. The named groups of a pattern, joined by underscores, are the
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -243,3 +244,15 @@ DATA_SETS: dict[str, DataSet] = {
     ),
 }
 """Name → what it holds. Counts are those of the papers and download pages."""
+
+
+def find_set(name: str) -> DataSet:
+    """Return the data set of that name.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    if name not in DATA_SETS:
+        near = difflib.get_close_matches(str(name), DATA_SETS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"no data set {name!r}; the nearest is {near!r}, of {', '.join(DATA_SETS)}")
+    return DATA_SETS[name]

@@ -22,7 +22,8 @@ from torch import Tensor
 from dirformer.data.folders import by_name, find_photos
 from dirformer.data.manifest import Manifest
 from dirformer.degradations.base import integer
-from dirformer.degradations.masks import MaskSettings, draw_mask, mask_settings
+from dirformer.degradations.mask_settings import MaskSettings, mask_settings
+from dirformer.degradations.masks import draw_mask
 from dirformer.degradations.motion import average_frames
 from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator

@@ -255,15 +255,6 @@ def cost(
     return result
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return height and width of `256` or `WIDTHxHEIGHT`; ConfigError for anything else."""
-    numbers = text.lower().replace("×", "x").split("x")
-    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
-        raise ConfigError(f"size is {text!r}; expected a number such as 256, or WIDTHxHEIGHT such as 640x360")
-    width, height = int(numbers[0]), int(numbers[-1])
-    return height, width
-
-
 def _config(model: str) -> ModelConfig:
     if model in PRESETS:
         return PRESETS[model]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.metrics.protocols import Protocol, find_protocol
 from dirformer.metrics.table import find_metric
+from dirformer.networks.config import PRESETS
+from dirformer.weights.catalog import CATALOG
 
 RESULTS = (".json", ".csv", ".md")
 """Forms of a result, by suffix."""
@@ -54,3 +57,28 @@ def check_result_path(path: Path) -> None:
     """Raise ConfigError unless the suffix names a form of result: before hours of work, not behind them."""
     if path.suffix not in RESULTS:
         raise ConfigError(f"{path} has no known suffix; expected one of {', '.join(RESULTS)}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return height and width of `256` or `WIDTHxHEIGHT`; ConfigError for anything else."""
+    numbers = text.lower().replace("×", "x").split("x")
+    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"size is {text!r}; expected a number such as 256, or WIDTHxHEIGHT such as 640x360")
+    width, height = int(numbers[0]), int(numbers[-1])
+    return height, width
+
+
+def check_model(model: str) -> None:
+    """Raise ConfigError unless the name is that of a preset, a shipped model or a file."""
+    if model not in PRESETS and model not in CATALOG and not Path(model).is_file():
+        near = difflib.get_close_matches(model, [*PRESETS, *CATALOG], n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"no preset or weight file {model!r}; the nearest name is {near!r}, presets: {', '.join(PRESETS)}"
+        )
+
+
+def check_there(what: str, *places: Path | None) -> None:
+    """Raise DataError for the first file or folder that is not there; None is passed over."""
+    for place in places:
+        if place is not None and not place.exists():
+            raise DataError(f"{what} {place} is not there; give a file or folder that exists")

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from dirformer.data.folders import find_photos, pair_photos
 from dirformer.degradations.base import Degradation
-from dirformer.degradations.masks import draw_mask, mask_settings
+from dirformer.degradations.mask_settings import mask_settings
+from dirformer.degradations.masks import draw_mask
 from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.paths import atomic_path

@@ -20,7 +20,7 @@ from dirformer.data.folders import Pair, find_photos, pair_photos, read_pairs, r
 from dirformer.data.shards import INDEX, Shards
 from dirformer.degradations.base import Degradation, Generators
 from dirformer.degradations.blur import sharpen
-from dirformer.degradations.masks import mask_settings
+from dirformer.degradations.mask_settings import mask_settings
 from dirformer.degradations.pairs import PairMaker, PairPool
 from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
