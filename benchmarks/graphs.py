@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from dirformer.training.config import load_recipe
 from dirformer.training.devices import open_fabric
-from dirformer.training.loop import try_out
+from dirformer.training.trial import try_out
 
 STEPS, ROUNDS = 20, 5
 

@@ -21,7 +21,8 @@ from matplotlib import pyplot as plt
 
 NUMBERS = {
     "step",
-    "rate",
+    "lr",
+    "rate",  # in journals of older versions
     "seconds_per_step",
     "images_per_second",
     "data_wait",

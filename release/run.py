@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dirformer.experiments.validation import train
+from dirformer.experiments.train import train
 from dirformer.ground.errors import CheckpointError
 from dirformer.training.config import load_recipe
 from dirformer.weights.catalog import CATALOG, find_weights

@@ -36,7 +36,7 @@ def compare(name: str, data: Path, overrides: list[str]) -> None:
         "data.batch=4",
         f"data.val_crop={192 if x4 else 256}",
         "optimiser.kind=adam",
-        "optimiser.rate=5e-4",
+        "optimiser.lr=5e-4",
         f"steps={STEPS}",
         f"val_every={STEPS}",
         f"out=runs/worth/{name}",

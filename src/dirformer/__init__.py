@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dirformer.degradations.degrade import degrade
     from dirformer.evaluation.run import evaluate
-    from dirformer.experiments.validation import train
+    from dirformer.experiments.train import train
     from dirformer.ground.errors import DirformerError
     from dirformer.inference.files import restore
     from dirformer.inference.restorer import Restorer
@@ -34,7 +34,7 @@ _HOMES = {
     "evaluate": "dirformer.evaluation.run",
     "load": "dirformer.weights.checkpoints",
     "restore": "dirformer.inference.files",
-    "train": "dirformer.experiments.validation",
+    "train": "dirformer.experiments.train",
 }
 
 __all__ = [

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from dirformer.evaluation import plan as planning
+from dirformer.experiments import estimate as planning
 from dirformer.experiments.estimate import plan, plan_text
 from dirformer.ground.memory import MIB
 from dirformer.networks.config import PRESETS
 from dirformer.training import loop
 from dirformer.training.config import load_recipe
-from dirformer.training.loop import Trial
+from dirformer.training.trial import Trial
 from helpers import FABRIC_WARNINGS, dirformer, picture
 
 pytestmark = FABRIC_WARNINGS
@@ -85,10 +85,10 @@ def test_what_is_not_measured_is_extrapolated(photos: Path, monkeypatch: pytest.
     overrides = small(photos, "steps=30", "data.batch=4", "devices=2", "data.progressive=[[10,16,2]]")
     result = plan(load_recipe("sr-x4-compact-stage1", overrides), lambda _: None)
     assert tried == [(1, 8, 1, 1), (2, 8, 1, 1)]  # a batch of 4 would take too long
-    first, second = result["stages"]
+    first, second = result["phases"]
     assert (first["seconds"], first["memory_mib"], first["how"]) == (60.0, 300.0, "extrapolated")
     assert (second["seconds"], second["memory_mib"]) == (160.0, 500.0)
-    assert [s["batch_in_all"] for s in result["stages"]] == [8, 4]
+    assert [s["batch_in_all"] for s in result["phases"]] == [8, 4]
     assert result["epochs"] == (10 * 8 + 20 * 4) / 2
     assert result["hours"] == pytest.approx((10 * 60 + 20 * 160) / 3600)
     assert result["largest_batch"] == 16  # 100 + 50 · 16 = 900, a tenth left

@@ -44,7 +44,7 @@ def room(tmp_path: Path) -> Path:
                 "batch": 2,
                 "val_crop": 64,
             },
-            "optimiser": {"rate": 2e-3, "schedule": "constant"},
+            "optimiser": {"lr": 2e-3, "schedule": "constant"},
             "steps": 2,
             "out": str(tmp_path / "runs"),
             "device": "cpu",
@@ -99,7 +99,7 @@ def test_a_sweep_trains_its_rows_and_writes_the_table(room: Path) -> None:
     assert Sweep(str(room / "table.yaml")).run(lines.append) == result
     assert lines[:2] == ["S1-seed0: finished before", "V3-seed0: finished before"]
     with pytest.raises(ConfigError, match="holds a run with optimiser"):
-        Sweep(str(room / "table.yaml"), ["optimiser.rate=1e-4"]).run(lines.append)
+        Sweep(str(room / "table.yaml"), ["optimiser.lr=1e-4"]).run(lines.append)
 
 
 def test_overrides_reach_all_rows_or_one(room: Path) -> None:
@@ -151,8 +151,8 @@ def test_the_shipped_sweeps_are_the_papers() -> None:
     assert sweep_names() == ["design", "figure6", "table4", "table5", "worth"]
     sweeps = {name: Sweep(name, ["data.train=DIR", "data.val=DIR"]) for name in sweep_names()}
     variants = {n: c[0] for n, c in sweeps["table4"].configs.items()}
-    assert variants["V1"].network.timesteps == 0 and variants["V2"].training == "separate"
-    assert variants["V4"].network.reverse_noise and variants["S1"].stage == 1
+    assert variants["V1"].network_config.timesteps == 0 and variants["V2"].training == "separate"
+    assert variants["V4"].network_config.reverse_noise and variants["S1"].stage == 1
     assert all(len(c) == (1 if n == "S1" else 3) for n, c in sweeps["table4"].configs.items())
     kinds = {n: c[0].loss.prior_kind for n, c in sweeps["table5"].configs.items()}
     assert kinds == {"L1": "l1", "L2": "l2", "KL": "kl"}
@@ -164,7 +164,7 @@ def test_the_shipped_sweeps_are_the_papers() -> None:
 def test_the_design_sweep_compares_networks_of_one_cost() -> None:
     """Every row costs 0.89 to 1.07 G Mult-Adds at 64×64 and makes as many steps."""
     for configs in Sweep("design", ["data.train=DIR", "data.val=DIR"]).configs.values():
-        network = configs[0].network
+        network = configs[0].network_config
         cost = total(count_parts(DiffIRS2(network), 64, 64), network.timesteps).mult_adds
         assert 0.89e9 < cost < 1.07e9 and configs[0].steps == 700
 
@@ -174,16 +174,16 @@ def test_a_sweep_can_be_of_another_task() -> None:
     given = ["recipe=inpainting-compact-stage2", "oracle.recipe=inpainting-compact-stage1"]
     sweep = Sweep("worth", [*given, "data.train=DIR", "data.val=DIR"])
     configs = {name: rows[0] for name, rows in sweep.configs.items()}
-    assert {c.network.task for c in configs.values()} == {"inpainting"}
+    assert {c.network_config.task for c in configs.values()} == {"inpainting"}
     assert [c.stage for c in configs.values()] == [2, 2, 2, 1]
     assert len({c.steps for c in configs.values()}) == 1
-    assert configs["constant"].network.condition == "constant"
+    assert configs["constant"].network_config.condition == "constant"
 
 
 def test_chains_of_other_lengths_keep_the_signal() -> None:
     """Fig. 6: the sweep's β_T leave ᾱ_T = 0.0026 as T = 4 does, and are what the solver gives."""
     for name, (config,) in Sweep("figure6", ["data.train=DIR", "data.val=DIR"]).configs.items():
-        network = config.network
+        network = config.network_config
         assert name == f"T{network.timesteps}"
         betas = beta_schedule(network.timesteps, network.beta_start, network.beta_end, "sqrt").tolist()
         signal = 1.0

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.experiments.validation import PREVIEWS, Validation, train
+from dirformer.experiments.train import train
+from dirformer.experiments.validation import PREVIEWS, Validation
 from dirformer.ground.photo import read_rgb
 from dirformer.training.config import TrainConfig
 from helpers import FABRIC_WARNINGS, TINY_INPAINTING, TINY_SR, picture, tiny

@@ -16,7 +16,7 @@ from dirformer.training.config import load_recipe
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore")
-train_step = loop._Run.train_step
+train_step = loop.Run.train_step
 stop_at: int | None = None
 
 
@@ -25,12 +25,12 @@ class StoppedError(Exception):
 
 
 def stopping(self: Any, batch: dict[str, Any]) -> dict[str, float]:
-    if self.step == stop_at:
+    if self.state.step == stop_at:
         raise StoppedError
     if (
         self.config.name.startswith("poisoned")
-        and self.step == 2
-        and not self.rollbacks
+        and self.state.step == 2
+        and not self.state.rollbacks
         and self.fabric.global_rank
     ):
         # Only one device of two sees a loss that is not finite.
@@ -38,7 +38,7 @@ def stopping(self: Any, batch: dict[str, Any]) -> dict[str, float]:
     return train_step(self, batch)
 
 
-loop._Run.train_step = stopping  # type: ignore[method-assign]
+loop.Run.train_step = stopping  # type: ignore[method-assign]
 for name in sys.argv[1:]:
     config = load_recipe(name)
     if config.name.startswith("stopped"):

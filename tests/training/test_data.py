@@ -13,7 +13,7 @@ from dirformer.data.shards import write_index, write_shard
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
 from dirformer.training.config import TrainConfig
-from dirformer.training.samples import Samples, degrade_crops
+from dirformer.training.samples import Clean, Samples, degrade_crops
 from helpers import picture
 
 
@@ -47,11 +47,11 @@ def test_a_recipe_names_its_degradation(photos: Path, kind: str) -> None:
 def test_a_crop_is_degraded_as_its_photo_is(photos: Path) -> None:
     """Behind the margin, bicubic crops equal those of the degraded photo."""
     samples = Samples(recipe(photos))
-    assert samples.degrade is not None
+    assert isinstance(samples.mode, Clean)
     gt = samples.dataset[0]["gt"][None].float() / 255
-    lq, _ = degrade_crops(samples.degrade, gt, seeded_generator(0))
+    lq, _ = degrade_crops(samples.mode.degrade, gt, seeded_generator(0))
     grown = torch.nn.functional.pad(gt, [8] * 4, mode="reflect")
-    assert torch.equal(lq, samples.degrade(grown, seeded_generator(0))[..., 6:-6, 6:-6])
+    assert torch.equal(lq, samples.mode.degrade(grown, seeded_generator(0))[..., 6:-6, 6:-6])
 
 
 def test_a_folder_of_shards_is_trained_on(photos: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 """What two devices must do as one does.
 
-Not batch norm (the patch discriminator's), which sees each device's part alone, nor an adversary with
+Not batch norm (the patch discriminator's), which sees each device's part alone, nor a discriminator with
 accumulation: each part meets spectral norms one iteration further.
 """
 RESUMED: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ def recipe(room: Path, name: str, fields: dict[str, Any], **more: Any) -> TrainC
         "model": TINY_SR.to_dict(),
         # Smaller patches end in one pixel, where queries of unit length have gradients of pure rounding.
         "data": {"train": str(room / "photos"), "patch": 16, "batch": 2},
-        "optimiser": {"rate": 1e-4, "schedule": "constant"},
+        "optimiser": {"lr": 1e-4, "schedule": "constant"},
         "stage1": str(room / "s1.safetensors"),
         "steps": 3,
         "log_every": 1,
@@ -102,7 +102,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_devices_equal_one(room: Path, name: str) -> None:
     """Three steps of two processes with half the batch each give the weights of one process, to 1e-5.
 
-    Warm-up and adversary included: gradients of every phase are averaged over devices.
+    Warm-up and discriminator included: gradients of every phase are averaged over devices.
     """
     one = recipe(room, f"one-{name}", RUNS[name], data={"batch": 4})
     loop.train(one, report=lambda _: None)
@@ -112,7 +112,8 @@ def test_two_devices_equal_one(room: Path, name: str) -> None:
     assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) < 1e-5
     # Adam makes rounding visible where a gradient is all but zero; the gradients themselves are closer.
     states = [
-        torch.load(f / "state.pt", weights_only=True)["optimiser"]["state"] for f in (one.folder, other)
+        torch.load(f / "state.pt", weights_only=True)["generator"]["optimiser"]["state"]
+        for f in (one.folder, other)
     ]
     for mine, yours in zip(*(state.values() for state in states), strict=True):
         largest = float(mine["exp_avg"].abs().max())
@@ -141,10 +142,11 @@ def test_two_devices_go_on_where_they_stopped(room: Path, name: str) -> None:
         torch.load(room / "runs" / f"{k}-{name}" / "state.pt", weights_only=True)
         for k in ("whole", "stopped")
     )
-    for part in ("network", "average"):
-        assert all(torch.equal(ours[part][k], theirs[part][k]) for k in ours[part])
-    if "adversary" in ours:
-        assert all(torch.equal(ours["adversary"][k], theirs["adversary"][k]) for k in ours["adversary"])
+    parts = [(state["generator"]["weights"], state["ema"]) for state in (ours, theirs)]
+    if "discriminator" in ours:
+        parts = [(*p, s["discriminator"]["weights"]) for p, s in zip(parts, (ours, theirs), strict=True)]
+    for mine, yours in zip(*parts, strict=True):
+        assert all(torch.equal(mine[k], yours[k]) for k in mine)
     pools = [
         sorted(p.name for p in (room / "runs" / f"{k}-{name}").glob("samples-*"))
         for k in ("whole", "stopped")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from dirformer.experiments.validation import train
+from dirformer.experiments.train import train
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import read_journal
 from dirformer.training.config import TrainConfig
@@ -30,7 +30,7 @@ def recipe(tmp_path: Path, **fields: Any) -> TrainConfig:
         "model": {**TINY_SR.to_dict()},
         "stage1": str(tmp_path / "s1.safetensors"),
         "data": {"train": str(photos), "patch": 16, "batch": 2, "progressive": [[4, 24, 1]]},
-        "optimiser": {"kind": "muon", "rate": 2e-3, "clip": 1.0},
+        "optimiser": {"kind": "muon", "lr": 2e-3, "clip": 1.0},
         "loss": {"adversarial": 0.1, "discriminator_dim": 8},
         "warmup": {"steps": 2},
         "steps": 8,

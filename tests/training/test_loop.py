@@ -16,15 +16,16 @@ import pytest
 import torch
 import yaml
 
-from dirformer.experiments.validation import train
+from dirformer.experiments.train import train
 from dirformer.ground.errors import CheckpointError, ConfigError, DataError, TrainingError
 from dirformer.ground.journal import read_journal
 from dirformer.networks.config import PRESETS
-from dirformer.training import devices, loop, samples
+from dirformer.training import devices, loop, samples, trial
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
+from dirformer.training.player import Player
 from dirformer.training.samples import Batch
-from dirformer.training.schedules import learning_rate
-from dirformer.training.stages import STAGES
+from dirformer.training.schedules import scheduled_lr
+from dirformer.training.stages import STAGES, PhotoLosses
 from dirformer.weights.checkpoints import load, save
 from helpers import FABRIC_WARNINGS, SRC, TINY_SR, picture, tiny
 
@@ -46,7 +47,7 @@ def recipe(photos: Path, stage: int = 1, **fields: Any) -> TrainConfig:
         "stage": stage,
         "model": {**TINY_SR.to_dict()},
         "data": {"train": str(photos), "patch": 16, "batch": 2},
-        "optimiser": {"rate": 2e-3, "schedule": "constant"},
+        "optimiser": {"lr": 2e-3, "schedule": "constant"},
         "steps": 6,
         "log_every": 2,
         "save_every": 2,
@@ -86,7 +87,7 @@ def test_both_stages_overfit_two_photos(photos: Path) -> None:
     """On two photos the loss of each stage falls far below where it began, and stage 2 learns the IPR."""
     small = {
         "data": {"patch": 8, "batch": 2},
-        "optimiser": {"rate": 4e-3, "schedule": "cosine"},
+        "optimiser": {"lr": 4e-3, "schedule": "cosine"},
         "steps": 120,
     }
     stage1 = train(recipe(photos, name="one", log_every=10, save_every=120, **small), quiet)
@@ -111,15 +112,20 @@ def test_gradients_reach_everything_that_is_trained(photos: Path, stage: int) ->
     )
     current = STAGES[stage](config)
     lq, gt = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
-    losses = current.losses(current.draw(batch(lq, gt)))
+    losses = losses_of(current, batch(lq, gt))
     assert set(losses) == ({"image"} if stage == 1 else {"image", "prior"})
     sum(losses.values()).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in current.model.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in current.network.parameters())
     assert all(p.grad is None for p in current.frozen.parameters())
 
 
 def batch(lq: torch.Tensor, gt: torch.Tensor, step: int = 0) -> Batch:
     return Batch(lq, gt, [torch.Generator().manual_seed(i) for i in range(len(lq))], step)
+
+
+def losses_of(stage: Any, given: Batch) -> dict[str, torch.Tensor]:
+    """The losses of a batch, on the stage's own network."""
+    return stage.losses(stage.draw(given), stage.network).values
 
 
 def reached(model: torch.nn.Module) -> set[str]:
@@ -139,40 +145,38 @@ def stage2(photos: Path, **fields: Any) -> Any:
 def test_joint_training_reaches_the_prior_through_the_photo(photos: Path) -> None:
     """V3: the photo's loss alone teaches CPEN and denoiser, through all T steps."""
     current = stage2(photos)
-    current.losses(current.draw(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64))))[
-        "image"
-    ].backward()
-    assert reached(current.model) == {"cpen", "denoiser", "dirformer"}
+    losses_of(current, batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))["image"].backward()
+    assert reached(current.network) == {"cpen", "denoiser", "dirformer"}
 
 
 @pytest.mark.parametrize("target", ["x0", "epsilon"])
 def test_separate_training_leaves_the_dirformer_alone(photos: Path, target: str) -> None:
     """V2: a step at a random t teaches CPEN and denoiser; the DIRformer stays as stage 1 left it."""
     current = stage2(photos, training="separate", model=TINY_SR.to_dict() | {"target": target})
-    losses = current.losses(current.draw(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64))))
+    losses = losses_of(current, batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
     assert set(losses) == {"prior"}
     losses["prior"].backward()
-    assert reached(current.model) == {"cpen", "denoiser"}
-    assert not any(p.requires_grad for p in current.model.dirformer.parameters())
+    assert reached(current.network) == {"cpen", "denoiser"}
+    assert not any(p.requires_grad for p in current.network.dirformer.parameters())
 
 
 def test_without_diffusion_the_condition_is_the_estimate(photos: Path) -> None:
     """V1: with T = 0, CPEN's own output is compared with stage 1's IPR and guides the DIRformer."""
     current = stage2(photos, model=TINY_SR.to_dict() | {"timesteps": 0})
     lq, gt = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
-    losses = current.losses(current.draw(batch(lq, gt)))
+    losses = losses_of(current, batch(lq, gt))
     with torch.no_grad():
-        expected = (current.model.cpen(lq) - current.teacher(lq, gt)).abs().mean()
+        expected = (current.network.cpen(lq) - current.teacher(lq, gt)).abs().mean()
     assert float(losses["prior"].detach()) == pytest.approx(float(expected))
     sum(losses.values()).backward()
-    assert reached(current.model) == {"cpen", "dirformer"}
+    assert reached(current.network) == {"cpen", "dirformer"}
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "kl"])
 def test_prior_losses_are_chosen_by_the_recipe(photos: Path, kind: str) -> None:
     """Eqs. 13 to 15 by name, weighted."""
     current = stage2(photos, loss={"prior_kind": kind, "prior": 2.0})
-    losses = current.losses(current.draw(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64))))
+    losses = losses_of(current, batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
     assert losses["prior"] > 0
 
 
@@ -241,9 +245,9 @@ def test_stage_two_computes_in_the_precision_of_the_recipe(photos: Path, fields:
     """`bf16-mixed` reaches the methods that a step calls, whatever the phase, not `forward` alone."""
     save(photos.parent / "s1.safetensors", tiny(stage=1))
     config = recipe(photos, 2, stage1=str(photos.parent / "s1.safetensors"), precision="bf16-mixed", **fields)
-    run = loop._Run(config, devices.open_fabric(config), quiet)
+    run = loop.Run(config, devices.open_fabric(config), quiet)
     seen: set[torch.dtype] = set()
-    run.network.cpen.embed.register_forward_hook(lambda _m, _i, output: seen.add(output.dtype))
+    run.step.generator.module.cpen.embed.register_forward_hook(lambda _m, _i, output: seen.add(output.dtype))
     run.train_step(next(iter(run.batches())))
     assert seen == {torch.bfloat16}
 
@@ -251,31 +255,30 @@ def test_stage_two_computes_in_the_precision_of_the_recipe(photos: Path, fields:
 def test_a_gradient_that_is_not_finite_rolls_back(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is met in the step that it spoils, before anything is saved."""
     config = recipe(photos, steps=4, save_every=1, optimiser={"clip": 1.0})
-    original, poisoned = loop._Run.clip, []
+    original, steps = Player.step, itertools.count()
 
-    def clip(self: Any, model: Any, optimiser: Any) -> torch.Tensor | None:
-        if self.step == 2 and not poisoned:
-            poisoned.append(True)
-            next(self.network.parameters()).grad.fill_(float("inf"))
-        return original(self, model, optimiser)
+    def poisoned(self: Player) -> torch.Tensor | None:
+        if next(steps) == 2:
+            next(self.module.parameters()).grad.fill_(float("inf"))
+        return original(self)
 
-    monkeypatch.setattr(loop._Run, "clip", clip)
+    monkeypatch.setattr(Player, "step", poisoned)
     lines: list[str] = []
     train(config, lines.append)
     assert any("gradient is not finite at step 3: back to step 2" in line for line in lines)
 
 
-def test_every_part_of_a_batch_meets_the_adversary(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With accumulation the adversary learns from all that was restored in a step."""
+def test_every_part_of_a_batch_meets_the_discriminator(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With accumulation the discriminator learns from all that was restored in a step."""
     config = recipe(photos, data={"batch": 1, "patch": 8}, accumulate=3, loss={"adversarial": 0.1}, steps=1)
     seen: list[torch.Tensor] = []
-    original = STAGES[1].adversary_losses
+    original = PhotoLosses.of_discriminator
 
-    def losses(self: Any, batch: Batch, restored: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(self: Any, batch: Batch, restored: torch.Tensor, judge: Any) -> dict[str, torch.Tensor]:
         seen.append(restored)
-        return original(self, batch, restored)
+        return original(self, batch, restored, judge)
 
-    monkeypatch.setattr(STAGES[1], "adversary_losses", losses)
+    monkeypatch.setattr(PhotoLosses, "of_discriminator", losses)
     train(config, quiet)
     assert len(seen) == 3 and not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
 
@@ -381,10 +384,10 @@ def test_a_diverged_run_rolls_back(photos: Path, monkeypatch: pytest.MonkeyPatch
     poison(monkeypatch, {4})
     lines: list[str] = []
     train(config, lines.append)
-    assert any("back to step 2, rate × 0.5 (try 1 of 3)" in line for line in lines)
+    assert any("back to step 2, lr × 0.5 (try 1 of 3)" in line for line in lines)
     log = [r for r in read_journal(config.folder / "journal.jsonl") if r["kind"] == "train"]
     assert [r["step"] for r in log] == [1, 2, 3, 3, 4, 5, 6]
-    assert log[-1]["rate"] == pytest.approx(0.5 * log[0]["rate"])
+    assert log[-1]["lr"] == pytest.approx(0.5 * log[0]["lr"])
 
 
 def test_a_run_that_keeps_diverging_gives_up(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,7 +486,7 @@ def test_another_recipe_in_the_same_folder_is_refused(photos: Path) -> None:
     """A run is its folder: a changed rate under the same name is an error, a changed interval is not."""
     train(recipe(photos), quiet)
     with pytest.raises(ConfigError, match=r"holds a run with optimiser = .* choose another name="):
-        train(recipe(photos, optimiser={"rate": 1e-5}), quiet)
+        train(recipe(photos, optimiser={"lr": 1e-5}), quiet)
     train(recipe(photos, log_every=1), quiet)
 
 
@@ -491,24 +494,24 @@ def test_rates_follow_their_schedules() -> None:
     """Constant, multi-step and cosine rates have their values at known steps; warm-up is linear."""
     from dirformer.training.config import Optimiser
 
-    constant = Optimiser(rate=1e-3, schedule="constant")
-    assert learning_rate(99, 100, constant) == 1e-3
-    steps = Optimiser(rate=2e-4, schedule="multistep", milestones=(500_000, 700_000))
-    assert [learning_rate(s, 10**6, steps) for s in (0, 499_999, 500_000, 700_000)] == [
+    constant = Optimiser(lr=1e-3, schedule="constant")
+    assert scheduled_lr(99, 100, constant) == 1e-3
+    steps = Optimiser(lr=2e-4, schedule="multistep", milestones=(500_000, 700_000))
+    assert [scheduled_lr(s, 10**6, steps) for s in (0, 499_999, 500_000, 700_000)] == [
         2e-4,
         2e-4,
         1e-4,
         5e-5,
     ]
-    cosine = Optimiser(rate=1.0, schedule="cosine", final_rate=0.0)
-    assert learning_rate(50, 100, cosine) == pytest.approx(0.5)
-    assert learning_rate(0, 100, cosine) == 1.0
+    cosine = Optimiser(lr=1.0, schedule="cosine", final_lr=0.0)
+    assert scheduled_lr(50, 100, cosine) == pytest.approx(0.5)
+    assert scheduled_lr(0, 100, cosine) == 1.0
     # The released deblurring stage 1: two cosines, the first of which rises.
-    cycles = Optimiser(rate=2e-4, schedule="cycles", cycles=((92_000, 2.85e-4), (208_000, 1e-6)))
-    rates = [learning_rate(s, 300_000, cycles) for s in (0, 46_000, 92_000, 196_000, 300_000)]
+    cycles = Optimiser(lr=2e-4, schedule="cycles", cycles=((92_000, 2.85e-4), (208_000, 1e-6)))
+    rates = [scheduled_lr(s, 300_000, cycles) for s in (0, 46_000, 92_000, 196_000, 300_000)]
     assert rates == pytest.approx([2e-4, 2.425e-4, 2e-4, 1.005e-4, 1e-6])
-    warm = Optimiser(rate=1.0, schedule="constant", warmup=4)
-    assert [learning_rate(s, 100, warm) for s in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
+    warm = Optimiser(lr=1.0, schedule="constant", warmup=4)
+    assert [scheduled_lr(s, 100, warm) for s in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -524,7 +527,7 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
         (["step=3"], "unknown field step; the nearest valid one is steps"),
         (["data.pach=3"], "unknown field data.pach; the nearest valid one is patch"),
         (["steps=many"], "steps is 'many'"),
-        (["optimiser.rate=-1"], "optimiser.rate is -1"),
+        (["optimiser.lr=-1"], "optimiser.lr is -1"),
         (["model=sr-x9"], "no preset 'sr-x9'"),
         (["model.dims=3"], "no field 'dims'; the nearest valid one is 'dim'"),
         (["steps"], "is not key=value"),
@@ -541,7 +544,7 @@ def test_wrong_recipes_are_one_line(overrides: list[str], message: str) -> None:
 def test_overrides_reach_nested_fields() -> None:
     """`model.dim=32` changes one field of the recipe's preset."""
     config = load_recipe("sr-x4-compact-stage1", ["model.dim=32", "data.batch=3", "data.train=DIR"])
-    assert config.network.dim == 32 and config.network.tail == "direct"
+    assert config.network_config.dim == 32 and config.network_config.tail == "direct"
     assert config.data.batch == 3 and config.data.train == Path("DIR")
 
 
@@ -573,8 +576,8 @@ def test_a_schedule_is_fitted_to_the_time(photos: Path) -> None:
     lines: list[str] = []
     config = recipe(photos)
     fabric = devices.open_fabric(config)
-    fitted = loop.steps_in(config, 0.05, lines.append, fabric)
+    fitted = trial.steps_in(config, 0.05, lines.append, fabric)
     assert fitted.steps >= 1 and lines[-1].endswith(f"{fitted.steps} steps in 0.05 minutes")
     assert not fitted.folder.exists()
     train(recipe(photos), quiet)
-    assert loop.steps_in(config, 60.0, quiet, fabric).steps == 6
+    assert trial.steps_in(config, 60.0, quiet, fabric).steps == 6

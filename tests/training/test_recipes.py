@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from dirformer.experiments.validation import train
+from dirformer.experiments.train import train
 from dirformer.ground.journal import read_journal
 from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import STAGES, start_at_identity
 from dirformer.networks.features import VGG19_WIDTHS, DilatedResNet50, ShiftTolerantAlexNet, VGG19Features
 from dirformer.training import stages
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
-from dirformer.training.schedules import learning_rate, rate_of_run
+from dirformer.training.schedules import lr_of_run, scheduled_lr
 from dirformer.weights.checkpoints import save
 from helpers import FABRIC_WARNINGS, picture
 
@@ -79,7 +79,7 @@ def shrunk(name: str, room: Path) -> TrainConfig:
     values["model"] = {"preset": values["model"]} | SMALL
     data |= {
         "train": str(room / "gt"),
-        "patch": 32 if load_recipe(name).network.scale < 4 else 16,
+        "patch": 32 if load_recipe(name).network_config.scale < 4 else 16,
         "batch": 2,
         "workers": 0,
     }
@@ -87,7 +87,7 @@ def shrunk(name: str, room: Path) -> TrainConfig:
         data["progressive"] = [[1, 64, 1]]
         data["lq"] = str(room / "lq")
     if data["crop"]:
-        data["crop"] = data["patch"] * load_recipe(name).network.scale + 32
+        data["crop"] = data["patch"] * load_recipe(name).network_config.scale + 32
     if data["pool"]:
         data["pool"] = 2
     loss |= {"discriminator_dim": 4}
@@ -95,7 +95,7 @@ def shrunk(name: str, room: Path) -> TrainConfig:
         loss[field] = str(room / f"{field}.pth")
     if values["stage"] == 2:
         torch.manual_seed(0)
-        teacher = STAGES[1](TrainConfig.model_validate(values).network)
+        teacher = STAGES[1](TrainConfig.model_validate(values).network_config)
         start_at_identity(teacher)
         save(room / "s1.safetensors", teacher)
         values["stage1"] = str(room / "s1.safetensors")
@@ -122,7 +122,7 @@ def test_every_shipped_recipe_can_be_stepped(name: str, room: Path) -> None:
     expected |= {name for name in stages._EXTRACTORS if getattr(recipe.loss, name)}
     expected |= {"adversarial", "discriminator"} if recipe.loss.adversarial else set()
     expected |= {"features"} if recipe.loss.feature_matching else set()
-    numbers = {"time", "kind", "step", "rate", "seconds_per_step", "images_per_second", "data_wait"}
+    numbers = {"time", "kind", "step", "lr", "seconds_per_step", "images_per_second", "data_wait"}
     assert set(log[-1]) - numbers - {"memory_mib"} == expected
 
 
@@ -143,18 +143,18 @@ def test_released_rates() -> None:
     """Rates of the released option files and step rules, at known steps."""
     real = load_recipe("realsr-x4-stage2")
     rule = {0: 2e-4, 59_999: 2e-4, 60_000: 2e-5, 99_999: 2e-5, 100_000: 2e-4, 699_999: 2e-4, 700_000: 1e-4}
-    assert {step: pytest.approx(rate_of_run(step, real)) for step in rule} == rule
+    assert {step: pytest.approx(lr_of_run(step, real)) for step in rule} == rule
     deblur = load_recipe("deblurring-stage2")
     rule = {99_999: 2e-5, 100_000: 2e-4, 180_000: 1e-4, 260_000: 5e-5, 340_000: 2.5e-5, 399_999: 2.5e-5}
-    assert {step: pytest.approx(rate_of_run(step, deblur)) for step in rule} == rule
+    assert {step: pytest.approx(lr_of_run(step, deblur)) for step in rule} == rule
     first = load_recipe("deblurring-stage1")
     rule = {0: 2e-4, 46_000: 2.425e-4, 92_000: 2e-4, 196_000: 1.005e-4}
-    assert {step: pytest.approx(rate_of_run(step, first)) for step in rule} == rule
+    assert {step: pytest.approx(lr_of_run(step, first)) for step in rule} == rule
     gan = load_recipe("sr-x4-gan")
-    both = [(rate_of_run(s, gan), learning_rate(s, gan.steps, gan.adversary)) for s in (199_999, 200_000)]
+    both = [(lr_of_run(s, gan), scheduled_lr(s, gan.steps, gan.discriminator)) for s in (199_999, 200_000)]
     assert both == [(2e-4, 1e-4), (1e-4, 5e-5)]
     fine = load_recipe("realsr-x4-gan-v2")
-    both = [(rate_of_run(s, fine), learning_rate(s, fine.steps, fine.adversary)) for s in (299_999, 300_000)]
+    both = [(lr_of_run(s, fine), scheduled_lr(s, fine.steps, fine.discriminator)) for s in (299_999, 300_000)]
     assert both == [(1e-4, 1e-4), (5e-5, 1e-4)]
 
 

@@ -41,7 +41,7 @@ def train(
     if plan_only:
         plan(recipe, overrides)
         return
-    from dirformer.experiments.validation import train as run
+    from dirformer.experiments.train import train as run
 
     run(load_recipe(recipe, overrides), say, minutes)
 

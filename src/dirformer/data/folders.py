@@ -112,13 +112,17 @@ def read_pairs(source: Path) -> list[Pair]:
     return pairs
 
 
-def require_pairs(pairs: list[Pair], scale: int, side: int = 1) -> None:
+CROPS = "crops need", "take it out or make data.patch smaller"
+
+
+def require_pairs(pairs: list[Pair], scale: int, side: int = 1, purpose: tuple[str, str] = CROPS) -> None:
     """Raise DataError naming the first pair whose sizes do not match; reads headers only.
 
     Args:
         pairs: LQ (or mask) and GT.
         scale: the GT must be exactly this much larger.
         side: the GT must have at least this many pixels per side.
+        purpose: what needs this size, and the remedy, for the message.
     """
     for lq, gt in pairs:
         (lq_width, lq_height), (width, height) = _size(lq), _size(gt)
@@ -127,21 +131,19 @@ def require_pairs(pairs: list[Pair], scale: int, side: int = 1) -> None:
                 f"{lq} is {lq_width}×{lq_height} and {gt} {width}×{height}; expected GT {scale} times as "
                 f"large: {lq_width * scale}×{lq_height * scale}"
             )
-        _require(gt, width, height, side)
+        _require(gt, (width, height), side, purpose)
 
 
-def require_size(photos: list[Path], side: int) -> None:
+def require_size(photos: list[Path], side: int, purpose: tuple[str, str] = CROPS) -> None:
     """Raise DataError naming the first photo smaller than `side` pixels; reads headers only."""
     for path in photos:
-        _require(path, *_size(path), side)
+        _require(path, _size(path), side, purpose)
 
 
-def _require(path: Path, width: int, height: int, side: int) -> None:
-    if min(width, height) < side:
-        raise DataError(
-            f"{path} is {width}×{height}; crops need at least {side}×{side}: "
-            "take it out or make data.patch smaller"
-        )
+def _require(path: Path, size: tuple[int, int], side: int, purpose: tuple[str, str]) -> None:
+    if min(size) < side:
+        what, remedy = purpose
+        raise DataError(f"{path} is {size[0]}×{size[1]}; {what} at least {side}×{side}: {remedy}")
 
 
 def _size(path: Path) -> tuple[int, int]:

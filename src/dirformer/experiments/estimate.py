@@ -1,4 +1,4 @@
-"""What a training will cost, before it runs: counted where it can be counted, else measured on a few steps.
+"""The plan of a training: what it will cost, before it runs.
 
 Counted: parameters, Mult-Adds, photos, epochs, disk. Measured on this machine, on one device: time and
 peak memory of steps with batches of 1 and 2 and, where it fits and is quick enough, with the recipe's own.
@@ -17,18 +17,19 @@ from typing import Any
 import torch
 
 from dirformer.evaluation.cost import count_cpen, count_dirformer, count_parts, total
+from dirformer.ground.journal import Report
 from dirformer.ground.memory import MIB
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS1, DiffIRS2
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
 from dirformer.training.config import TrainConfig
 from dirformer.training.devices import open_fabric, precision_on
-from dirformer.training.loop import Report, Trial, try_out
 from dirformer.training.samples import Samples
 from dirformer.training.stages import missing_weights
+from dirformer.training.trial import Trial, try_out
 from dirformer.weights.checkpoints import save
 
-SCHEMA = 1
+SCHEMA = 2
 STEPS = 3
 """Steps that are timed, behind two that are not."""
 PATIENCE = 60.0
@@ -51,7 +52,7 @@ class Line:
 
 
 def plan(config: TrainConfig, report: Report = print) -> dict[str, Any]:
-    """Return what a recipe will cost, as JSON values; `plan_text` lays it out.
+    """Return the plan of a training: what a recipe will cost, as JSON values; `plan_text` prints it.
 
     Nothing is written. A stage-1 network that is not there yet is replaced by a random one, losses
     whose weight file is not given are left out; `notes` says so.
@@ -74,10 +75,10 @@ def plan(config: TrainConfig, report: Report = print) -> dict[str, Any]:
             measured = try_out(_batch(trial, own), fabric, STEPS)
             memory = _memory(second, 2, measured, own)
     world = config.nodes * (1 if config.devices == "auto" else config.devices)
-    stages = _stages(config, world, seconds, measured, memory)
-    network, sizes = config.network, _parameters(config)
-    photos, seen = len(samples.dataset), sum(s["steps"] * s["batch_in_all"] for s in stages)
-    forward, backward = _forward(network, config.stage, config.data.patch), BACKWARD
+    phases = _phases(config, world, seconds, measured, memory)
+    sizes = _parameters(config)
+    photos, seen = len(samples.dataset), sum(s["steps"] * s["batch_in_all"] for s in phases)
+    forward, backward = _forward(config.network_config, config.stage, config.data.patch), BACKWARD
     if config.checkpoint_activations:
         backward += 1
     return {
@@ -95,8 +96,8 @@ def plan(config: TrainConfig, report: Report = print) -> dict[str, Any]:
         "photos": photos,
         "steps": config.steps,
         "epochs": seen / photos,
-        "stages": stages,
-        "hours": sum(s["hours"] for s in stages),
+        "phases": phases,
+        "hours": sum(s["hours"] for s in phases),
         "measured": {
             "batch_1": {"seconds": first.seconds, "memory_mib": first.memory_mib},
             "batch_2": {"seconds": second.seconds, "memory_mib": second.memory_mib},
@@ -112,16 +113,16 @@ def plan(config: TrainConfig, report: Report = print) -> dict[str, Any]:
 
 
 def plan_text(result: dict[str, Any]) -> str:
-    """Lay a plan out for people."""
+    """Return the plan of a training as text."""
     sizes, counts, measured = result["parameters"], result["mult_adds"], result["measured"]
     beside = "".join(f", {name} {count:,}" for name, count in sizes.items() if name != "trained" and count)
     each = "" if result["devices"] == 1 else " each"
     largest, own = result["largest_batch"], measured["own"]
-    stages = [
-        f"  from {stage['from']:>9,}  patch {stage['patch']:>3}  batch {stage['batch']}{each}, "
-        f"{stage['batch_in_all']} in all  {stage['seconds']:.2f} s a step ({stage['how']})  "
-        f"{stage['memory_mib'] / 1024:.1f} GiB  {stage['hours']:.1f} h"
-        for stage in result["stages"]
+    phases = [
+        f"  from {phase['from']:>9,}  patch {phase['patch']:>3}  batch {phase['batch']}{each}, "
+        f"{phase['batch_in_all']} in all  {phase['seconds']:.2f} s a step ({phase['how']})  "
+        f"{phase['memory_mib'] / 1024:.1f} GiB  {phase['hours']:.1f} h"
+        for phase in result["phases"]
     ]
     one, two = measured["batch_1"], measured["batch_2"]
     room = f"{result['free_mib'] / 1024:.1f} GiB free"
@@ -138,7 +139,7 @@ def plan_text(result: dict[str, Any]) -> str:
         f"{counts['of_a_step'] / 1e9:,.0f} G a step with the gradient",
         "data": f"{result['photos']:,} photos an epoch, {result['steps']:,} steps, "
         f"{result['epochs']:,.1f} epochs",
-        "schedule": "\n".join(["", *stages]),
+        "schedule": "\n".join(["", *phases]),
         "memory": f"batch 1: {one['memory_mib'] / 1024:.2f} GiB, 2: {two['memory_mib'] / 1024:.2f} GiB; "
         f"{fits} (extrapolated, a tenth left free)",
         "disk": f"{result['disk_mib']:,.0f} MiB of checkpoints",
@@ -162,7 +163,7 @@ def _alone(config: TrainConfig, folder: Path, notes: list[str]) -> TrainConfig:
         notes.append(f"without loss.{name}: loss.{field} is not given")
     changes: dict[str, Any] = {"devices": 1, "nodes": 1, "accumulate": 1, "loss": loss}
     if config.stage == 2 and config.stage1 is None:
-        save(folder / "stage1.safetensors", DiffIRS1(config.network))
+        save(folder / "stage1.safetensors", DiffIRS1(config.network_config))
         changes["stage1"] = folder / "stage1.safetensors"
         notes.append("measured under a random stage 1: stage1 is not given")
     if config.warmup.steps:
@@ -179,19 +180,19 @@ def _batch(config: TrainConfig, batch: int) -> TrainConfig:
     return config.model_copy(update={"data": config.data.model_copy(update=data)})
 
 
-def _stages(
+def _phases(
     config: TrainConfig, world: int, seconds: Line, measured: Trial | None, memory: Line
 ) -> list[dict[str, Any]]:
-    """Return what each stage of a progressive schedule costs; without one there is one stage."""
-    starts = config.data.stages
+    """Return what each phase of a progressive schedule costs; without one there is one phase."""
+    starts = config.data.phases
     ends = [*(start for start, _, _ in starts[1:]), config.steps]
-    stages = []
+    phases = []
     for (start, patch, batch), end in zip(starts, ends, strict=True):
         pixels = (patch / config.data.patch) ** 2
         own = measured is not None and start == 0
         time = measured.seconds if measured is not None and own else seconds(batch) * pixels
         grown = memory.first - memory.further + memory.further * pixels * batch
-        stages.append(
+        phases.append(
             {
                 "from": start,
                 "steps": max(0, min(end, config.steps) - start),
@@ -204,29 +205,29 @@ def _stages(
                 "hours": max(0, min(end, config.steps) - start) * time * config.accumulate / 3600,
             }
         )
-    return stages
+    return phases
 
 
-def _forward(network: ModelConfig, stage: int, patch: int) -> int:
-    """Return the Mult-Adds of one sample's forward pass, stage 1's CPEN included, adversaries not."""
+def _forward(model: ModelConfig, stage: int, patch: int) -> int:
+    """Return the Mult-Adds of one sample's forward pass, stage 1's CPEN included, discriminators not."""
     with torch.device("meta"):
-        first, second = DiffIRS1(network), DiffIRS2(network)
+        first, second = DiffIRS1(model), DiffIRS2(model)
     # Per LQ pixel, as count_parts does: CPEN works at the size of the unshuffled LQ photo.
     teacher = count_cpen(first.cpen, patch * patch)
     if stage == 1:
         return total([teacher, *count_dirformer(first.dirformer, patch, patch)], 0).mult_adds
-    return teacher.mult_adds + total(count_parts(second, patch, patch), network.timesteps).mult_adds
+    return teacher.mult_adds + total(count_parts(second, patch, patch), model.timesteps).mult_adds
 
 
 def _parameters(config: TrainConfig) -> dict[str, int]:
     with torch.device("meta"):
-        first, second = DiffIRS1(config.network), DiffIRS2(config.network)
+        first, second = DiffIRS1(config.network_config), DiffIRS2(config.network_config)
         kind = {"unet": UNetDiscriminator, "patch": PatchDiscriminator}[config.loss.discriminator]
-        adversary = kind(config.loss.discriminator_dim) if config.loss.adversarial else None
+        discriminator = kind(config.loss.discriminator_dim) if config.loss.adversarial else None
     sizes = {
         "trained": _count(first if config.stage == 1 else second),
         "frozen teacher": _count(first.cpen) if config.stage == 2 else 0,
-        "discriminator": 0 if adversary is None else _count(adversary),
+        "discriminator": 0 if discriminator is None else _count(discriminator),
     }
     if config.training == "separate":
         sizes["trained"] -= _count(second.dirformer)
@@ -234,7 +235,7 @@ def _parameters(config: TrainConfig) -> dict[str, int]:
 
 
 def _disk(config: TrainConfig, sizes: dict[str, int]) -> int:
-    """Return bytes: two states (weights, average, two moments of Adam), best, last and numbered weights."""
+    """Return bytes: two states (weights, EMA, two moments of Adam), best, last and numbered weights."""
     state = 4 * (4 * sizes["trained"] + 3 * sizes["discriminator"])
     return 2 * state + 4 * sizes["trained"] * (1 + (config.data.val is not None) + config.keep)
 

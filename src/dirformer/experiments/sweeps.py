@@ -26,12 +26,14 @@ from typing import Any
 import yaml
 
 from dirformer.evaluation.results import interval95
-from dirformer.experiments.validation import Validation, train
+from dirformer.experiments.train import train
+from dirformer.experiments.validation import Validation
 from dirformer.ground.device import choose_device
 from dirformer.ground.errors import ConfigError
+from dirformer.ground.journal import Report
 from dirformer.ground.paths import atomic_path
 from dirformer.training.config import TrainConfig, load_recipe
-from dirformer.training.loop import Report, finished
+from dirformer.training.state import finished
 from dirformer.weights.catalog import find_weights
 from dirformer.weights.checkpoints import load
 

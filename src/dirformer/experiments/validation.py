@@ -13,39 +13,49 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.data.folders import find_photos, pair_photos
+from dirformer.data.folders import find_photos, pair_photos, require_pairs, require_size
 from dirformer.degradations.base import Degradation
 from dirformer.degradations.mask_settings import mask_settings
 from dirformer.degradations.masks import draw_mask
 from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
+from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import read_rgb
 from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
 from dirformer.metrics.scorer import as_float
 from dirformer.networks.diffir import DiffIR, DiffIRS1
 from dirformer.networks.holes import inpainting_input
-from dirformer.training import loop
 from dirformer.training.config import TrainConfig
 
 BORDER = 4
 """Pixels of the GT left out along each side, as in the SR tables."""
 PREVIEWS = 4
 """Cases that are drawn at each validation."""
+VALIDATION = "validation needs", "take it out of data.val"
+"""What needs the size of a photo, and the remedy, in messages."""
 
 
-def train(config: TrainConfig, report: loop.Report = print, minutes: float | None = None) -> Path:
-    """Run a recipe and validate as it says; see `training.loop.train` for what is raised.
+def require_validation(config: TrainConfig) -> None:
+    """Check the validation photos of a recipe before anything is trained; only headers are read.
 
-    With `minutes`, the recipe's schedule is fitted to the time instead of its steps.
+    Raises:
+        ConfigError: if `data.val_lq` is given in inpainting.
+        DataError: if photos are missing, too small, or pairs do not have the recipe's scale.
     """
-    validation = None if config.data.val is None else Validation(config)
-
-    def validate(model: DiffIR, step: int) -> dict[str, float]:
-        assert validation is not None
-        return validation(model, config.folder / "previews" / f"step-{step}.jpg")
-
-    return loop.train(config, None if validation is None else validate, report, minutes)
+    data, model = config.data, config.network_config
+    assert data.val is not None
+    side = model.multiple * model.scale
+    side *= 1 + 2 * BORDER // side  # pixels must be left inside the border
+    if model.task == "inpainting":
+        if data.val_lq is not None:
+            raise ConfigError(
+                "data.val_lq has no effect in inpainting: data.val_masks draws holes; set data.val_lq=null"
+            )
+    elif data.val_lq is not None:
+        require_pairs(pair_photos(data.val_lq, data.val), model.scale, side, VALIDATION)
+        return
+    require_size(find_photos(data.val), side, VALIDATION)
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,11 @@ class Validation:
 
     def __init__(self, config: TrainConfig) -> None:
         assert config.data.val is not None
-        # Not the run's seed: whatever a run draws, it is validated on the same degraded photos as all others.
-        self.task, self.seed, self.data = config.network.task, 0, config.data
-        self.scale, self.step = config.network.scale, config.network.multiple * config.network.scale
+        require_validation(config)
+        model = config.network_config
+        # Not the run's seed: runs of any seed are validated on the same degraded photos.
+        self.task, self.seed, self.data = model.task, 0, config.data
+        self.scale, self.step = model.scale, model.multiple * model.scale
         self.score = {"deblurring": "psnr", "inpainting": "psnr_hole"}.get(self.task, "psnr_y")
         degrade = None
         if self.task != "inpainting" and config.data.val_lq is None:
@@ -80,13 +92,15 @@ class Validation:
 
     def _cases(self, val: Path, degrade: Degradation | None) -> Iterator[Case]:
         limit, step, scale = self.data.val_crop, self.step, self.scale
-        if self.data.val_lq is not None and self.task != "inpainting":
+        if self.data.val_lq is not None:
             for lq_path, gt_path in pair_photos(self.data.val_lq, val):
                 gt, lq = (as_float(read_rgb(path))[None] for path in (gt_path, lq_path))
-                yield Case(gt_path.name, _middle(lq, limit // scale, step // scale), _middle(gt, limit, step))
+                place = _middle(lq, limit // scale, step // scale)
+                yield Case(gt_path.name, _cut(lq, place), _cut(gt, tuple(scale * n for n in place)))
             return
         for number, path in enumerate(find_photos(val)):
-            gt = _middle(as_float(read_rgb(path))[None], limit, step)
+            gt = as_float(read_rgb(path))[None]
+            gt = _cut(gt, _middle(gt, limit, step))
             if degrade is not None:
                 lq = degrade(gt, seeded_generator(self.seed, "validation", number))
                 yield Case(path.name, lq, gt)
@@ -97,14 +111,14 @@ class Validation:
                 yield Case(path.name, gt * (1 - mask), gt, mask, kind)
 
     @torch.inference_mode()
-    def __call__(self, model: DiffIR, preview: Path | None = None) -> dict[str, float]:
+    def __call__(self, network: DiffIR, preview: Path | None = None) -> dict[str, float]:
         """Return the mean score in dB under its name; in inpainting also that of each kind of mask.
 
         With `preview`, the first few cases are also drawn there: LQ, result and GT side by side.
         """
         scores, rows = [], []
         for number, case in enumerate(self.cases):
-            restored = self.restore(model, number)
+            restored = self.restore(network, number)
             scores.append(self.score_of(restored, number))
             if preview is not None and number < PREVIEWS:
                 rows.append((case.lq[0], restored, case.gt[0]))
@@ -117,23 +131,23 @@ class Validation:
         return means
 
     @torch.inference_mode()
-    def scores(self, model: DiffIR) -> list[float]:
+    def scores(self, network: DiffIR) -> list[float]:
         """Return the score of each case."""
-        return [self.score_of(self.restore(model, number), number) for number in range(len(self.cases))]
+        return [self.score_of(self.restore(network, number), number) for number in range(len(self.cases))]
 
     @torch.inference_mode()
-    def restore(self, model: DiffIR, number: int) -> Float[Tensor, "3 H W"]:
+    def restore(self, network: DiffIR, number: int) -> Float[Tensor, "3 H W"]:
         """Restore a case; stage 1 sees its GT."""
-        device, case = next(model.parameters()).device, self.cases[number]
+        device, case = next(network.parameters()).device, self.cases[number]
         lq = case.lq
         if case.mask is not None:
             # As this network wants to see holes, which need not be what the recipe's own wants.
-            lq = inpainting_input(model.config, lq, case.mask)
-        if isinstance(model, DiffIRS1):
-            return model(lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
+            lq = inpainting_input(network.config, lq, case.mask)
+        if isinstance(network, DiffIRS1):
+            return network(lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
         generator = seeded_generator(self.seed, "validation noise", number)
-        noise = torch.randn(model.noise_shape, generator=generator)[:, None]
-        return model(lq.to(device), noise.to(device))[0].cpu().clamp(0, 1)
+        noise = torch.randn(network.noise_shape, generator=generator)[:, None]
+        return network(lq.to(device), noise.to(device))[0].cpu().clamp(0, 1)
 
     def score_of(self, restored: Float[Tensor, "3 H W"], number: int) -> float:
         """Score what was made of a case."""
@@ -147,9 +161,18 @@ class Validation:
         return psnr(rgb_to_y(restored), rgb_to_y(gt), BORDER)
 
 
-def _middle(photo: Tensor, limit: int, step: int) -> Tensor:
+Place = tuple[int, ...]
+"""Top, left, height and width, in pixels."""
+
+
+def _middle(photo: Tensor, limit: int, step: int) -> Place:
+    """Return the middle of a photo: at most `limit` pixels per side, a multiple of `step`."""
     height, width = (min(n, limit) // step * step for n in photo.shape[-2:])
-    top, left = (photo.shape[-2] - height) // 2, (photo.shape[-1] - width) // 2
+    return (photo.shape[-2] - height) // 2, (photo.shape[-1] - width) // 2, height, width
+
+
+def _cut(photo: Tensor, place: Place) -> Tensor:
+    top, left, height, width = place
     return photo[..., top : top + height, left : left + width]
 
 

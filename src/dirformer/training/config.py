@@ -71,13 +71,13 @@ class Data(_Section):
     long as photos fit in memory."""
 
     @property
-    def stages(self) -> list[tuple[int, int, int]]:
-        """(first step, patch, batch) of each stage of a progressive schedule, the first from step 0."""
+    def phases(self) -> list[tuple[int, int, int]]:
+        """(first step, patch, batch) of each phase of the progressive schedule; the first is from step 0."""
         return [(0, self.patch, self.batch), *self.progressive]
 
-    def stage_at(self, step: int) -> tuple[int, int, int]:
-        """The stage a step belongs to."""
-        return [stage for stage in self.stages if step >= stage[0]][-1]
+    def phase_at(self, step: int) -> tuple[int, int, int]:
+        """Return the phase that a step belongs to."""
+        return [phase for phase in self.phases if step >= phase[0]][-1]
 
     @field_validator("progressive")
     @classmethod
@@ -92,23 +92,25 @@ class Optimiser(_Section):
     """Adam or Muon, and its learning rate over the steps."""
 
     kind: Literal["adam", "muon"] = "adam"
-    """`muon` makes more of a step (`dirformer.training.optimisers`); `betas` then are those of its Adam."""
-    rate: float = Field(2e-4, gt=0)
+    """For `muon` see `dirformer.training.optimisers`; `betas` are then those of the Adam inside it."""
+    lr: float = Field(2e-4, gt=0)
+    """Learning rate at the start of the schedule."""
     betas: tuple[float, float] = (0.9, 0.99)
     schedule: Literal["constant", "multistep", "cosine", "cycles"] = "cosine"
     milestones: tuple[int, ...] = ()
-    """Steps at which `multistep` multiplies the rate by `gamma`."""
+    """Steps at which `multistep` multiplies `lr` by `gamma`."""
     cycles: tuple[tuple[int, float], ...] = ()
-    """For `cycles`: cosines one after the other, each (steps, final rate), each from `rate`."""
+    """For `cycles`: cosines one after the other, each (steps, final lr), each from `lr`."""
     gamma: float = 0.5
-    final_rate: float = Field(1e-6, ge=0)
-    """Where `cosine` ends."""
+    final_lr: float = Field(1e-6, ge=0)
+    """Learning rate at the end of `cosine`."""
     warmup: int = Field(0, ge=0)
-    """Steps over which the rate rises linearly from 0."""
-    clip: float | None = None
-    """Largest norm of the gradient; None does not clip."""
+    """Steps over which the learning rate rises linearly from 0."""
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of this network's gradient; None does not clip."""
     batch_rule: Literal["none", "sqrt", "linear"] = "none"
-    """How the rate follows `data.progressive`: with the batch over the first one, its root, or not."""
+    """`linear`: the learning rate is multiplied by a phase's batch over the first batch; `sqrt`: by the root
+    of that; `none`: by 1. Phases are those of `data.progressive`."""
 
 
 class Loss(_Section):
@@ -122,7 +124,7 @@ class Loss(_Section):
     known: float = 10.0
     """Inpainting: factor of `image` outside holes."""
     hole: float = 0.0
-    """Inpainting: factor of `image` in holes; 0 as released, where an adversary teaches what is in them."""
+    """Inpainting: factor of `image` in holes; 0 as released, where a discriminator teaches the holes."""
     prior: float = 1.0
     """Stage 2: distance of the estimated IPR to stage 1's."""
     prior_kind: Literal["l1", "l2", "kl"] = "l1"
@@ -140,7 +142,7 @@ class Loss(_Section):
     stlpips: Path | None = None
     """The published weight file of ST-LPIPS (alex_shift_tolerant.pth)."""
     adversarial: float = Field(0.0, ge=0)
-    """Weight of a discriminator's verdict; above 0 one is trained beside."""
+    """Weight of the adversarial loss; above 0 a discriminator is trained too."""
     discriminator: Literal["unet", "patch"] = "unet"
     """`unet`: every pixel, vanilla loss (super-resolution). `patch`: LaMa's, non-saturating with R1."""
     discriminator_dim: int = Field(64, ge=4)
@@ -150,28 +152,29 @@ class Loss(_Section):
 
 
 class Warmup(_Section):
-    """Stage 2 begins with CPEN and denoiser alone, on the IPR's loss; then Adam starts afresh for all."""
+    """Stage 2 begins with CPEN and denoiser alone, on the IPR's loss. Then the optimiser is reset."""
 
     steps: int = Field(0, ge=0)
-    rate: float = Field(2e-4, gt=0)
+    lr: float = Field(2e-4, gt=0)
+    """Learning rate at the start."""
     gamma: float = 0.1
     every: int = Field(60_000, ge=1)
-    """Steps after which the rate is multiplied by `gamma`, again and again."""
+    """After each `every` steps the learning rate is multiplied by `gamma`."""
 
 
 class Recovery(_Section):
-    """What happens when a run diverges: back to the last good state, with a smaller rate."""
+    """What happens when training diverges: back to the last good state, with a smaller learning rate."""
 
     tries: int = Field(3, ge=0)
     """How often before the run gives up; 0 gives up at once."""
     factor: float = Field(0.5, gt=0, lt=1)
-    """The rate is multiplied by this each time."""
+    """The learning rate is multiplied by this each time."""
     collapse: float = Field(3.0, gt=0)
     """A validation score this far (dB) below the best so far counts as a collapse."""
 
 
 class TrainConfig(_Section):
-    """One run. A run is its folder: starting it again goes on where it stopped."""
+    """One run. A run is its folder: the same recipe again goes on where the run stopped."""
 
     name: str
     """Names the run; results go to `out`/`name`."""
@@ -192,19 +195,20 @@ class TrainConfig(_Section):
     training: Literal["joint", "separate"] = "joint"
     """Stage 2: all T steps and the DIRformer together, or (ablation V2) the denoiser at a random t with the
     DIRformer frozen as stage 1 left it."""
-    adversary: Optimiser = Optimiser(rate=1e-4)
-    """Of the discriminator, where there is one."""
+    discriminator: Optimiser = Optimiser(lr=1e-4)
+    """The discriminator's optimiser; used where `loss.adversarial` is above 0."""
     recovery: Recovery = Recovery()
     accumulate: int = Field(1, ge=1)
     """Backward passes per step: the batch of a step is `data.batch` × this."""
     checkpoint_activations: bool = False
     """Keep only what enters each block and compute its inside again: less memory, more time."""
     keep: int = Field(0, ge=0)
-    """How many numbered copies of the averaged weights to keep beside best and last."""
+    """How many numbered copies of the EMA weights to keep beside best and last."""
     loss: Loss = Loss()
     steps: int = Field(1_000_000, ge=1)
     ema: float = Field(0.999, ge=0, lt=1)
-    """Decay of the weight average, which is what is validated and kept; 0 keeps the weights themselves."""
+    """Decay of the exponential moving average (EMA) of the weights. The EMA is validated and kept; 0 keeps
+    the weights themselves."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
     """`auto`: bf16-mixed where the device computes in it, else 32-true."""
     seed: int = 0
@@ -243,13 +247,13 @@ class TrainConfig(_Section):
         return value
 
     @property
-    def network(self) -> ModelConfig:
-        """The network to train."""
+    def network_config(self) -> ModelConfig:
+        """Config of the network to train."""
         return model_config(self.model)
 
     @property
     def folder(self) -> Path:
-        """Where the run lives."""
+        """Folder of the run: `out`/`name`."""
         return self.out / self.name
 
     def to_dict(self) -> dict[str, Any]:

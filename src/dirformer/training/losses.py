@@ -34,13 +34,13 @@ def negative_psnr(
 ) -> Float[Tensor, ""]:
     """−PSNR in dB of photos in [0, 1], mean over the batch: each photo counts as in the tables.
 
-    With `mask`, squared errors are weighted by place as in `masked_l1`; samples without any weight count
-    nothing.
+    With `mask`, squared errors are weighted by place as in `masked_l1`; a sample without any weight
+    counts 0.
     """
     error = (restored - gt).square().mean(1, keepdim=True)
     weight = torch.ones_like(error) if mask is None else known * (1 - mask) + hole * mask
     total = weight.flatten(1).sum(1)
-    # A sample without any weight gets an error of 1, whose logarithm is nothing.
+    # A sample without any weight gets an error of 1, whose logarithm is 0.
     mse = torch.where(total > 0, (weight * error).flatten(1).sum(1) / total.clamp_min(1e-10), 1.0)
     # A perfect sample has a PSNR of 100 dB and a finite slope.
     return 10 * torch.log10(mse + 1e-10).sum() / len(error)
@@ -111,11 +111,11 @@ def feature_matching(
     return torch.stack([F.mse_loss(a, b.detach()) for a, b in pairs]).mean()
 
 
-# Adversaries
+# Discriminators
 
 
 def vanilla_generator(fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
-    """−log σ(D(restored)), mean over positions: restored photos should be taken for real ones."""
+    """−log σ(D(restored)), mean over positions: small when D takes restored photos for real ones."""
     return F.softplus(-fake).mean()
 
 
@@ -136,7 +136,7 @@ def r1_discriminator(
     """LaMa's discriminator loss: non-saturating, with R1 on real photos; known regions count as real.
 
     Args:
-        discriminator: judges patches.
+        discriminator: gives a logit for each patch.
         gt: real photos.
         restored: raw predictions, not composited; a constant here.
         mask: 1 in holes; resized to the logits by nearest neighbour.
@@ -146,5 +146,5 @@ def r1_discriminator(
     real, fake = discriminator(gt), discriminator(restored.detach())
     (slope,) = torch.autograd.grad(real.sum(), gt, create_graph=True)
     hole = F.interpolate(mask, size=fake.shape[-2:], mode="nearest")
-    judged = hole * F.softplus(fake) + (1 - hole) * F.softplus(-fake)
-    return (F.softplus(-real) + judged).mean() + penalty * slope.square().flatten(1).sum(1).mean()
+    of_fake = hole * F.softplus(fake) + (1 - hole) * F.softplus(-fake)
+    return (F.softplus(-real) + of_fake).mean() + penalty * slope.square().flatten(1).sum(1).mean()

@@ -1,7 +1,7 @@
-"""Optimisers: Adam as in the paper, or Muon, which sees a weight matrix as a whole.
+"""Optimisers: Adam as in the paper, or Muon, which updates a weight matrix as a whole.
 
-PyTorch's own Muon takes two-dimensional weights alone, in bfloat16; nearly all of ours are convolutions, and
-bfloat16 is slow on most CPUs.
+PyTorch's own Muon takes two-dimensional weights only and computes in bfloat16. Nearly all weights here are
+convolutions, and bfloat16 is slow on most CPUs.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of x, x³ and x⁵: all singular values below 1 end between about 0.7 and 1.2 (Jordan)."""
 ADAM_RMS = 0.2
-"""What an entry of one of Adam's updates has, as a root mean square, in units of the rate (Liu)."""
+"""Root mean square of the entries of an update of Adam, in units of the learning rate (Liu)."""
 SMALLEST, LARGEST = 10, 128
-"""Shorter sides of Muon's matrices: depth-wise kernels are none, and the largest would cost too much."""
+"""Range of the shorter side of Muon's matrices. Depth-wise kernels are smaller; larger ones cost too much."""
 
 
 def optimiser_of(network: nn.Module, config: Optimiser) -> torch.optim.Optimizer:
     """Return the optimiser of a network's trained parameters."""
     trained = [p for p in network.parameters() if p.requires_grad]
     if config.kind == "adam":
-        return torch.optim.Adam(trained, lr=config.rate, betas=config.betas)
-    return Muon(trained, config.rate, config.betas)
+        return torch.optim.Adam(trained, lr=config.lr, betas=config.betas)
+    return Muon(trained, config.lr, config.betas)
 
 
 class Muon(torch.optim.Adam):
-    """Nesterov momentum whose singular values are all made about 1; Adam for what is no matrix.
+    """Nesterov momentum with all singular values made about 1; Adam for weights that are no matrices.
 
     K. Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024, with the scale of Liu et
     al., "Muon is scalable for LLM training", 2025 (arXiv 2502.16982): an update has the size of one of
-    Adam's, so rates carry over. A convolution's kernel is the matrix from its window to its output;
+    Adam's, so learning rates carry over. A convolution's kernel is the matrix from its window to its output;
     vectors and depth-wise kernels are left to Adam.
     """
 
-    def __init__(self, params: list[nn.Parameter], rate: float, betas: tuple[float, float]) -> None:
+    def __init__(self, params: list[nn.Parameter], lr: float, betas: tuple[float, float]) -> None:
         matrices: dict[tuple[int, int], list[nn.Parameter]] = {}
         others = []
         for p in params:
@@ -51,7 +51,7 @@ class Muon(torch.optim.Adam):
         groups: list[dict[str, Any]] = [{"params": ps, "matrices": True} for ps in matrices.values()]
         if others:
             groups.append({"params": others, "matrices": False})
-        super().__init__(groups, lr=rate, betas=betas)
+        super().__init__(groups, lr=lr, betas=betas)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -69,7 +69,7 @@ class Muon(torch.optim.Adam):
             self.param_groups = groups
         return loss
 
-    def _move(self, params: list[Tensor], rate: float) -> None:
+    def _move(self, params: list[Tensor], lr: float) -> None:
         """Move matrices of one shape."""
         for p in params:
             if not self.state[p]:  # Adam wants a step of every state it loads
@@ -81,7 +81,7 @@ class Muon(torch.optim.Adam):
         updates = orthogonalised(torch.stack([matrix.flatten(1) for matrix in ahead]))
         scale = ADAM_RMS * max(updates.shape[1:]) ** 0.5
         moves = [update.view_as(p) for p, update in zip(params, updates, strict=True)]
-        torch._foreach_add_(params, moves, alpha=-rate * scale)
+        torch._foreach_add_(params, moves, alpha=-lr * scale)
 
 
 def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:

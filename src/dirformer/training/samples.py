@@ -1,20 +1,26 @@
 """What a step is given: crops of the data room, degraded, masked or paired, as one `Batch`.
 
-All that is random follows from the seed and a sample's number, whatever the device or the batch; only the
-pool of earlier pairs remembers anything.
+A recipe has one mode: `Clean`, `Cropped`, `Paired`, `Mixed`, `Masked` or `InWorkers`. It says where crops come from and
+how a batch of them is prepared on the device.
+
+All that is random follows from the seed and a sample's number, whatever the device or the batch. Only the
+pool of earlier pairs has a memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
-from dirformer.data.datasets import CleanCrops, Crops, MaskedCrops, MixedCrops, PairedCrops
+from dirformer.data.datasets import CleanCrops, Crops, MaskedCrops, MixedCrops, PairedCrops, stream
 from dirformer.data.degraded import DegradedCrops
 from dirformer.data.folders import Pair, find_photos, pair_photos, read_pairs, require_pairs, require_size
 from dirformer.data.shards import INDEX, Shards
@@ -43,11 +49,11 @@ class Batch:
     mask: Float[Tensor, "b 1 H W"] | None = None
     """1 in holes, in inpainting."""
     plain: Float[Tensor, "b 3 H W"] | None = None
-    """The GT as photographed, where `gt` is sharpened: what an adversary takes for real."""
+    """The GT as photographed, where `gt` is sharpened: what a discriminator takes for real."""
     noise: Float[Tensor, "b n p"] | None = None
     """What stage 2 adds to the IPR (`Stage2.draw`)."""
     index: Int[Tensor, "b"] | None = None
-    """Each photo's step of the chain, where they are learned one at a time."""
+    """Each photo's step of the chain, with `training: separate`."""
 
     def tensors(self) -> dict[str, Any]:
         """Return the tensors that there are by name; photos lie along the first axis of each."""
@@ -56,79 +62,251 @@ class Batch:
 
     @property
     def real(self) -> Float[Tensor, "b 3 H W"]:
-        """Photos that an adversary takes for real."""
+        """Photos that a discriminator takes for real."""
         return self.gt if self.plain is None else self.plain
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A batch on the device."""
+
+    lq: Float[Tensor, "b c h w"]
+    gt: Float[Tensor, "b 3 H W"]
+    mask: Float[Tensor, "b 1 H W"] | None = None
+
+
+@runtime_checkable
+class Mode(Protocol):
+    """Where the samples of a recipe come from, and how a batch of them becomes LQ and GT."""
+
+    @property
+    def dataset(self) -> Dataset[dict[str, Any]]:
+        """Numbered crops, as uint8."""
+        ...
+
+    def side(self, step: int) -> int:
+        """Return the side of the GT crops of a step, in pixels."""
+        ...
+
+    def prepare(self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]) -> Prepared:
+        """Return what a batch of `dataset` becomes.
+
+        Args:
+            raw: the batch, on the CPU.
+            gt: its GT crops `b 3 H W` in [0, 1], on the device.
+            draws: a generator for the degradation of each.
+        """
+        ...
+
+
+class Clean:
+    """Clean photos, degraded on the device; crops have a margin, which is cut off behind the degradation."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.data, self.scale = config.data, config.network_config.scale
+        self.degrade = degradation(self.data.degradation, self.scale)
+        self.dataset: CleanCrops | MixedCrops = _clean_crops(config, self.side)
+
+    def side(self, step: int) -> int:
+        """Return the patch and its margin, in GT pixels."""
+        return (self.data.phase_at(step)[1] + 2 * self.degrade.margin) * self.scale
+
+    def prepare(self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]) -> Prepared:
+        """Degrade all crops; with `data.usm`, sharpened ones."""
+        del raw
+        return Prepared(*degrade_crops(self.degrade, sharpen(gt) if self.data.usm else gt, draws, gt))
+
+
+class Cropped:
+    """Clean crops of `data.crop` pixels, degraded as a whole; then a patch is cut at random."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        data = config.data
+        assert data.crop is not None
+        self.crop = data.crop
+        self.maker = PairMaker(
+            degradation(data.degradation, config.network_config.scale),
+            data.patch,
+            sharpen_input=data.usm,
+            draws="batch" if data.degradation == "realsr-released" else "sample",
+        )
+        if data.pairs is not None:
+            raise ConfigError(PAIRS_ALONE)
+        self.dataset = _clean_crops(config, self.side)
+
+    def side(self, step: int) -> int:
+        """Return `data.crop`."""
+        del step
+        return self.crop
+
+    def prepare(self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]) -> Prepared:
+        """Degrade all crops, then cut the patches."""
+        del raw
+        return Prepared(*self.maker(gt, draws))
+
+
+class Paired:
+    """Pairs that exist already: LQ photos in `data.lq`, named like their GT."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        assert config.data.lq is not None
+        self.data, self.scale = config.data, config.network_config.scale
+        pairs = pair_photos(config.data.lq, _train_folder(config.data))
+        self.dataset = _paired_crops(pairs, config)
+
+    def side(self, step: int) -> int:
+        """Return the patch, in GT pixels."""
+        return self.data.phase_at(step)[1] * self.scale
+
+    def prepare(self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]) -> Prepared:
+        """Take LQ and GT as they are."""
+        del draws
+        return Prepared(raw["lq"].to(gt.device).float() / 255, gt)
+
+
+class Mixed(Clean):
+    """Clean photos and, among them, the pairs of `data.pairs`."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        data = config.data
+        if data.usm:
+            raise ConfigError(PAIRS_ALONE)
+        assert data.pairs is not None and isinstance(self.dataset, CleanCrops)
+        paired = _paired_crops(read_pairs(data.pairs), config)
+        self.dataset = MixedCrops(self.dataset, paired, data.pairs_share, self.degrade.margin, config.seed)
+
+    def prepare(self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]) -> Prepared:
+        """Degrade the clean samples of a batch; the margin around both kinds is cut off."""
+        given, clean = raw["lq"].to(gt).div_(255), (raw["given"] == 0).nonzero()[:, 0].tolist()
+        margin = self.degrade.margin
+        lq = _inside(given, margin)
+        if clean:
+            lq[clean] = self.degrade.inside(gt[clean], [draws[n] for n in clean])
+        return Prepared(lq, _inside(gt, margin * self.scale))
+
+
+class Masked:
+    """Inpainting: photos with holes, drawn by `data.masks` or given in `data.lq`."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        data, self.network_config = config.data, config.network_config
+        self.data, seed, cache, augment = data, config.seed, int(data.cache * 2**30), data.augment
+        if data.lq is not None:
+            pairs = pair_photos(data.lq, _train_folder(data))
+            require_pairs(pairs, 1, _largest(data, self.side))
+            self.dataset = MaskedCrops(pairs, self.side(0), seed, (), cache, augment)
+        else:
+            settings = [mask_settings(name, 256) for name in data.masks]
+            photos = _photos(data, _largest(data, self.side))
+            self.dataset = MaskedCrops(photos, self.side(0), seed, settings, cache, augment)
+
+    def side(self, step: int) -> int:
+        """Return the patch, in GT pixels."""
+        return self.data.phase_at(step)[1] * self.network_config.scale
+
+    def prepare(self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]) -> Prepared:
+        """Take the holes out of the photos."""
+        del draws
+        mask = raw["mask"].to(gt.device).float()
+        return Prepared(inpainting_input(self.network_config, gt, mask), gt, mask)
+
+
+class InWorkers:
+    """The samples of `Clean` or `Mixed`, degraded where they are decoded (`data.degrade_in=workers`)."""
+
+    def __init__(self, config: TrainConfig, mode: Clean) -> None:
+        self.side = mode.side
+        assert isinstance(mode.dataset, CleanCrops | MixedCrops)
+        self.dataset = DegradedCrops(mode.dataset, mode.degrade, config.seed, sharpen_input=config.data.usm)
+
+    def prepare(self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]) -> Prepared:
+        """Take LQ and GT as they are."""
+        del draws
+        lq = raw["lq"].to(gt.device)
+        return Prepared(lq if lq.is_floating_point() else lq.float() / 255, gt)
+
+
+PAIRS_ALONE = "data.pairs goes with neither data.crop nor data.usm"
+
+
+def mode_of(config: TrainConfig) -> Mode:
+    """Return the mode of a recipe.
+
+    Raises:
+        ConfigError, DataError: naming what is missing or does not fit together.
+    """
+    data, inpainting = config.data, config.network_config.task == "inpainting"
+    _train_folder(data)
+    if data.usm and (inpainting or data.lq is not None):
+        raise ConfigError("data.usm sharpens before degrading; it has no effect on pairs and masks")
+    if data.pool and inpainting:
+        raise ConfigError("data.pool mixes degraded photos; it does not go with the masks of inpainting")
+    if data.degrade_in == "workers" and (inpainting or data.lq is not None or data.crop is not None):
+        raise ConfigError(
+            "data.degrade_in=workers goes with a degradation of single crops, not with data.crop; "
+            "pairs and masks need none: leave it at device"
+        )
+    if inpainting:
+        return Masked(config)
+    if data.lq is not None:
+        return Paired(config)
+    if data.crop is not None:
+        return Cropped(config)
+    mode = Clean(config) if data.pairs is None else Mixed(config)
+    return InWorkers(config, mode) if data.degrade_in == "workers" else mode
+
+
 class Samples:
-    """The samples of a recipe: numbered crops, and what is done to a batch of them on the device.
+    """The samples of a recipe: a mode, a pool of earlier pairs if the recipe has one, and the batches.
 
     Raises:
         ConfigError, DataError: naming what is missing or does not fit together.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.data, self.seed, self.network = config.data, config.seed, config.network
-        self.scale = self.network.scale
-        self.degrade: Degradation | None = None
-        self.maker: PairMaker | None = None
-        if config.data.train is None:
-            raise ConfigError("data.train is not set; give a folder of clean photos: data.train=DIR")
-        for patch in (patch for _, patch, _ in config.data.stages):
-            if patch % config.network.multiple:
-                raise ConfigError(
-                    f"data.patch is {patch}; this network needs a multiple of {config.network.multiple}"
-                )
-        self.dataset = self._in_workers(self._dataset(config))
+        self.config, self.data, self.seed = config, config.data, config.seed
+        multiple = config.network_config.multiple
+        for _, patch, _ in self.data.phases:
+            if patch % multiple:
+                raise ConfigError(f"data.patch is {patch}; this network needs a multiple of {multiple}")
+        self.mode = mode_of(config)
         self.pool: PairPool | None = None
-        if config.data.pool:
-            self.pool = PairPool(config.data.pool, config.data.batch * config.accumulate)
+        if self.data.pool:
+            self.pool = PairPool(self.data.pool, self.data.batch * config.accumulate)
 
-    def patch(self, step: int) -> int:
-        """Return the side of the LQ patches of a step."""
-        return self.data.stage_at(step)[1]
+    @property
+    def dataset(self) -> Dataset[dict[str, Any]]:
+        """Numbered crops, as uint8."""
+        return self.mode.dataset
 
-    def batch(self, step: int) -> int:
-        """Return the samples per device of a step, before accumulation."""
-        return self.data.stage_at(step)[2]
-
-    def side(self, step: int) -> int:
-        """Return the side of the GT crops of a step: the patch, and what its degradation needs around it."""
-        if self.maker is not None:
-            assert self.data.crop is not None
-            return self.data.crop
-        margin = 0 if self.degrade is None else self.degrade.margin
-        return (self.patch(step) + 2 * margin) * self.scale
+    def stream(self, start: int, rank: int, world: int) -> DataLoader[dict[str, Any]]:
+        """Return the batches of a device (`rank` of `world`) from step `start` to the recipe's last."""
+        return stream(
+            self.dataset,
+            start=start,
+            steps=self.config.steps,
+            batch=lambda step: self.data.phase_at(step)[2] * self.config.accumulate,
+            side=self.mode.side,
+            workers=self.data.workers,
+            rank=rank,
+            world=world,
+        )
 
     def prepare(self, raw: dict[str, Tensor], step: int, device: torch.device) -> Batch:
-        """Move crops to the device, degrade them there, and hand a generator to each."""
+        """Move crops to the device, make LQ and GT of them there, and hand a generator to each."""
         indices = raw["index"].tolist()
         draws, noise = (
             [seeded_generator(self.seed, purpose, index) for index in indices]
             for purpose in ("degrade", "noise")
         )
-        gt, mask = raw["gt"].to(device).float() / 255, None
-        if "mask" in raw:
-            mask = raw["mask"].to(device).float()
-            lq = inpainting_input(self.network, gt, mask)
-        elif self.degrade is None or self.data.degrade_in == "workers":
-            lq = _unit(raw["lq"].to(device))
-        elif "given" in raw:
-            lq, gt = self._mixed(raw, gt, draws)
-        elif self.maker is not None:
-            lq, gt = self.maker(gt, draws)
-        else:
-            lq, gt = degrade_crops(self.degrade, sharpen(gt) if self.data.usm else gt, draws, gt)
+        ready = self.mode.prepare(raw, raw["gt"].to(device).float() / 255, draws)
+        lq, gt = ready.lq, ready.gt
         if self.pool is not None:
             lq, gt = self.pool.swap(lq, gt, seeded_generator(self.seed, "pool", indices[0]))
-        return Batch(
-            lq,
-            sharpen(gt) if self.data.usm else gt,
-            noise,
-            step,
-            mask=mask,
-            plain=gt if self.data.usm else None,
-        )
+        if self.data.usm:
+            return Batch(lq, sharpen(gt), noise, step, mask=ready.mask, plain=gt)
+        return Batch(lq, gt, noise, step, mask=ready.mask)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what cannot be computed again from seed and step: the pool's pairs."""
@@ -139,112 +317,13 @@ class Samples:
         if self.pool is not None:
             self.pool.load_state_dict(state)
 
-    def _mixed(
-        self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]
-    ) -> tuple[Tensor, Tensor]:
-        """Degrade the clean samples of a batch; those given as pairs have a margin of nothing around them."""
-        assert self.degrade is not None
-        given, clean = raw["lq"].to(gt).div_(255), (raw["given"] == 0).nonzero()[:, 0].tolist()
-        margin = self.degrade.margin
-        lq = _inside(given, margin)
-        if clean:
-            lq[clean] = self.degrade.inside(gt[clean], [draws[n] for n in clean])
-        return lq, _inside(gt, margin * self.scale)
-
-    def _in_workers(self, crops: Crops | MixedCrops) -> Crops | MixedCrops | DegradedCrops:
-        """Wrap the data set where the recipe has its workers degrade."""
-        if self.data.degrade_in == "device":
-            return crops
-        if self.degrade is None or self.maker is not None:
-            raise ConfigError(
-                "data.degrade_in=workers goes with a degradation of single crops, not with data.crop; "
-                "pairs and masks need none: leave it at device"
-            )
-        assert isinstance(crops, CleanCrops | MixedCrops)
-        return DegradedCrops(crops, self.degrade, self.seed, sharpen_input=self.data.usm)
-
-    def _dataset(self, config: TrainConfig) -> Crops | MixedCrops:
-        data, task = config.data, config.network.task
-        if data.usm and (task == "inpainting" or data.lq is not None):
-            raise ConfigError("data.usm sharpens before degrading; it has no effect on pairs and masks")
-        if task == "inpainting":
-            side = self.side(0)
-            if data.lq is not None:
-                pairs = pair_photos(data.lq, _require_train(data))
-                require_pairs(pairs, 1, self._largest())
-                return MaskedCrops(pairs, side, config.seed, (), _cache(data), data.augment)
-            settings = [mask_settings(name, 256) for name in data.masks]
-            photos = self._photos(data, self._largest())
-            return MaskedCrops(photos, side, config.seed, settings, _cache(data), data.augment)
-        if data.lq is not None:
-            return self._paired(pair_photos(data.lq, _require_train(data)), config)
-        self.degrade = degradation(data.degradation, self.scale)
-        if data.crop is not None:
-            self.maker = PairMaker(
-                self.degrade,
-                data.patch,
-                sharpen_input=data.usm,
-                draws="batch" if data.degradation == "realsr-released" else "sample",
-            )
-        clean = self._clean(data, config.seed)
-        if data.pairs is None:
-            return clean
-        if self.maker is not None or data.usm:
-            raise ConfigError("data.pairs goes with neither data.crop nor data.usm")
-        paired = self._paired(read_pairs(data.pairs), config)
-        return MixedCrops(clean, paired, data.pairs_share, self.degrade.margin, config.seed)
-
-    def _clean(self, data: Data, seed: int) -> CleanCrops:
-        train = _require_train(data)
-        if (train / INDEX).is_file():
-            if data.without is not None:
-                raise ConfigError(
-                    "data.without has no effect on shards; leave photos out when they are prepared"
-                )
-            return CleanCrops(Shards(train), self.side(0), seed, _cache(data), data.augment)
-        photos = self._photos(data, self._largest())
-        return CleanCrops(photos, self.side(0), seed, _cache(data), data.augment)
-
-    def _photos(self, data: Data, side: int) -> list[Any]:
-        photos = find_photos(_require_train(data), without=data.without)
-        if data.val is not None:
-            held_out = {path.name for path in find_photos(data.val)}
-            photos = [path for path in photos if path.name not in held_out]
-            if not photos:
-                raise DataError(f"{data.train} has only the photos of data.val; give others to train on")
-        require_size(photos, side)
-        return photos
-
-    def _paired(self, pairs: list[Pair], config: TrainConfig) -> PairedCrops:
-        patches = [patch for _, patch, _ in config.data.stages]
-        require_pairs(pairs, self.scale, max(patches) * self.scale)
-        side = patches[0] * self.scale
-        return PairedCrops(pairs, self.scale, side, config.seed, _cache(config.data), config.data.augment)
-
-    def _largest(self) -> int:
-        return max(self.side(first) for first, _, _ in self.data.stages)
-
-
-def _require_train(data: Data) -> Any:
-    assert data.train is not None
-    return data.train
-
-
-def _cache(data: Data) -> int:
-    return int(data.cache * 2**30)
-
-
-def _unit(photos: Tensor) -> Tensor:
-    """Return photos in [0, 1], which may still be 8-bit."""
-    return photos if photos.is_floating_point() else photos.float() / 255
-
 
 def degrade_crops(
     degrade: Degradation, clean: Tensor, generator: Generators, gt: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Degrade crops `b 3 H W` and cut the margin off both: LQ as if the entire photo had been degraded.
 
-    `gt` are the photos to return beside, the clean ones themselves if not given.
+    `gt` are the photos to return as GT; None returns the clean ones.
     """
     target = clean if gt is None else gt
     return degrade.inside(clean, generator), _inside(target, degrade.margin * degrade.scale)
@@ -252,3 +331,43 @@ def degrade_crops(
 
 def _inside(photos: Tensor, margin: int) -> Tensor:
     return F.pad(photos, [-margin] * 4)
+
+
+def _train_folder(data: Data) -> Path:
+    if data.train is None:
+        raise ConfigError("data.train is not set; give a folder of clean photos: data.train=DIR")
+    return data.train
+
+
+def _clean_crops(config: TrainConfig, side: Callable[[int], int]) -> CleanCrops:
+    data = config.data
+    train, more = _train_folder(data), (config.seed, int(data.cache * 2**30), data.augment)
+    if not (train / INDEX).is_file():
+        return CleanCrops(_photos(data, _largest(data, side)), side(0), *more)
+    if data.without is not None:
+        raise ConfigError("data.without has no effect on shards; leave photos out when they are prepared")
+    return CleanCrops(Shards(train), side(0), *more)
+
+
+def _paired_crops(pairs: list[Pair], config: TrainConfig) -> PairedCrops:
+    data, scale = config.data, config.network_config.scale
+    require_pairs(pairs, scale, max(patch for _, patch, _ in data.phases) * scale)
+    cache = int(data.cache * 2**30)
+    return PairedCrops(pairs, scale, data.patch * scale, config.seed, cache, data.augment)
+
+
+def _photos(data: Data, side: int) -> list[Path]:
+    """Return the photos to train on, all of at least `side` pixels; those of `data.val` are left out."""
+    photos = find_photos(_train_folder(data), without=data.without)
+    if data.val is not None:
+        held_out = {path.name for path in find_photos(data.val)}
+        photos = [path for path in photos if path.name not in held_out]
+        if not photos:
+            raise DataError(f"{data.train} has only the photos of data.val; give others to train on")
+    require_size(photos, side)
+    return photos
+
+
+def _largest(data: Data, side: Callable[[int], int]) -> int:
+    """Return the largest side of a crop over all phases."""
+    return max(side(first) for first, _, _ in data.phases)

@@ -7,33 +7,33 @@ import math
 from dirformer.training.config import Optimiser, TrainConfig
 
 
-def rate_of_run(step: int, config: TrainConfig) -> float:
-    """Return the rate of a run's step: the warm-up's rule, then the schedule over the steps that remain."""
+def lr_of_run(step: int, config: TrainConfig) -> float:
+    """Return the network's learning rate at a step: the warm-up's first, then the schedule's."""
     warmup = config.warmup
     if step < warmup.steps:
-        return warmup.rate * warmup.gamma ** (step // warmup.every)
-    rate = learning_rate(step - warmup.steps, config.steps - warmup.steps, config.optimiser)
-    return rate * _batch_factor(step, config)
+        return warmup.lr * warmup.gamma ** (step // warmup.every)
+    lr = scheduled_lr(step - warmup.steps, config.steps - warmup.steps, config.optimiser)
+    return lr * _batch_factor(step, config)
 
 
 def _batch_factor(step: int, config: TrainConfig) -> float:
-    """Return what `optimiser.batch_rule` makes of the batch of a step against the first step's."""
-    share = config.data.stage_at(step)[2] / config.data.batch
+    """Return the factor of `optimiser.batch_rule`, from the step's batch over the first batch."""
+    share = config.data.phase_at(step)[2] / config.data.batch
     return {"none": 1.0, "sqrt": math.sqrt(share), "linear": share}[config.optimiser.batch_rule]
 
 
-def learning_rate(step: int, steps: int, optimiser: Optimiser) -> float:
-    """Return the rate of step `step` (from 0) in a schedule over `steps`."""
-    rate = optimiser.rate
+def scheduled_lr(step: int, steps: int, optimiser: Optimiser) -> float:
+    """Return the learning rate of step `step` (from 0) in a schedule over `steps`."""
+    lr = optimiser.lr
     if optimiser.schedule == "multistep":
-        rate *= optimiser.gamma ** sum(step >= milestone for milestone in optimiser.milestones)
+        lr *= optimiser.gamma ** sum(step >= milestone for milestone in optimiser.milestones)
     elif optimiser.schedule == "cosine":
-        rate = _cosine(step / steps, rate, optimiser.final_rate)
+        lr = _cosine(step / steps, lr, optimiser.final_lr)
     elif optimiser.schedule == "cycles":
-        rate = _cycles(step, optimiser)
+        lr = _cycles(step, optimiser)
     if step < optimiser.warmup:
-        rate *= (step + 1) / optimiser.warmup
-    return rate
+        lr *= (step + 1) / optimiser.warmup
+    return lr
 
 
 def _cosine(share: float, start: float, end: float) -> float:
@@ -41,8 +41,8 @@ def _cosine(share: float, start: float, end: float) -> float:
 
 
 def _cycles(step: int, optimiser: Optimiser) -> float:
-    for steps, final_rate in optimiser.cycles:
+    for steps, final_lr in optimiser.cycles:
         if step < steps:
-            return _cosine(step / steps, optimiser.rate, final_rate)
+            return _cosine(step / steps, optimiser.lr, final_lr)
         step -= steps
-    return optimiser.cycles[-1][1]  # behind the last cycle its final rate stays
+    return optimiser.cycles[-1][1]  # after the last cycle its final lr stays

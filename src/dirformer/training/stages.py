@@ -1,9 +1,9 @@
-"""What one training step computes, stage by stage. The loop calls `losses` and knows no stage."""
+"""The losses of stage 1 and of stage 2. The other files of this room know only the protocol `Stage`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,60 +34,65 @@ from dirformer.weights.authors import load_network, load_stage1, load_stage2, re
 from dirformer.weights.catalog import find_weights
 
 
+@dataclass(frozen=True)
+class Losses:
+    """What the forward pass of a batch gives."""
+
+    values: dict[str, Tensor]
+    """The weighted losses by name, each a scalar."""
+    restored: Tensor | None = None
+    """The restored photos `b 3 H W`, a constant; None where no discriminator is trained on them."""
+
+
 @runtime_checkable
 class Stage(Protocol):
-    """Networks in training and the losses of a batch."""
+    """The networks of a stage, and the losses of a batch.
 
-    model: Any
-    """A DiffIRS1 or DiffIRS2; the loop puts its wrapper for devices and precision around it."""
+    `losses` takes the networks as arguments: in training these are wrapped for devices and precision.
+    """
+
+    network: Any
+    """A DiffIRS1 or DiffIRS2, to be trained."""
+    discriminator: nn.Module | None
+    """Trained against the network where `loss.adversarial` is above 0."""
     frozen: nn.ModuleList
     """Networks that are used but not trained."""
-    adversary: Any
-    """A discriminator, trained beside with an optimiser of its own; or None."""
-
-    @property
-    def restored(self) -> Tensor | None:
-        """What the last `losses` restored, a constant; None without an adversary."""
-        ...
+    photo: PhotoLosses
+    """The losses of a restored photo."""
 
     def draw(self, batch: Batch) -> Batch:
         """Return the batch with all that is random in its losses."""
         ...
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted losses of the model by name, from what `draw` gave."""
-        ...
-
-    def adversary_losses(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
-        """Return the losses of the adversary: real photos against what was restored of the batch."""
+    def losses(self, batch: Batch, network: Any, discriminator: Any = None) -> Losses:
+        """Return the losses of the network, for a batch that `draw` gave."""
         ...
 
 
 class PhotoLosses:
-    """What both stages ask of a restored photo, and the adversary's side of it."""
+    """The losses of a restored photo, the same in both stages, and the discriminator's."""
 
     def __init__(self, config: TrainConfig) -> None:
         loss, self.weights = config.loss, config.loss
-        self.inpainting = config.network.task == "inpainting"
+        inpainting = config.network_config.task == "inpainting"
         if loss.feature_matching and not (loss.adversarial and loss.discriminator == "patch"):
             raise ConfigError(
                 "loss.feature_matching compares maps of a patch discriminator; "
                 "set loss.adversarial above 0 and loss.discriminator=patch"
             )
-        if loss.discriminator == "patch" and loss.adversarial and not self.inpainting:
-            raise ConfigError("loss.discriminator=patch judges holes (inpainting); expected unet")
+        if loss.discriminator == "patch" and loss.adversarial and not inpainting:
+            raise ConfigError("loss.discriminator=patch is for inpainting; expected unet")
         self.features: dict[str, nn.Module] = {}
         for name, (file, build, hint) in _EXTRACTORS.items():
             if getattr(loss, name):
                 self.features[name] = _extractor(_weight_file(loss, file), build, f"loss.{name}", file, hint)
         self.frozen = list(self.features.values())
-        self.adversary: Any = None
+        self.discriminator: nn.Module | None = None
         if loss.adversarial:
             kind = {"unet": UNetDiscriminator, "patch": PatchDiscriminator}[loss.discriminator]
-            self.adversary = kind(loss.discriminator_dim)
-        self.restored: Tensor | None = None
+            self.discriminator = kind(loss.discriminator_dim)
 
-    def __call__(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, restored: Tensor, batch: Batch, discriminator: Any = None) -> dict[str, Tensor]:
         """Return the weighted losses of a restored photo by name."""
         weights, gt = self.weights, batch.gt
         if weights.image_kind == "psnr":
@@ -99,87 +104,65 @@ class PhotoLosses:
         parts = {"image": weights.image * image}
         for name, features in self.features.items():
             parts[name] = getattr(weights, name) * _PERCEPTUAL[name](features, restored, gt)
-        if self.adversary is not None:
-            parts |= self._adversarial(restored, batch)
+        if discriminator is not None:
+            parts |= self._adversarial(restored, batch, discriminator)
         return parts
 
-    def _adversarial(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def _adversarial(self, restored: Tensor, batch: Batch, discriminator: Any) -> dict[str, Tensor]:
         weights = self.weights
-        self.restored = restored.detach()
-        self.adversary.requires_grad_(requires_grad=False)
+        discriminator.requires_grad_(requires_grad=False)
         if weights.discriminator == "unet":
-            return {"adversarial": weights.adversarial * vanilla_generator(self.adversary(restored))}
-        ours = self.adversary.features(restored)
+            return {"adversarial": weights.adversarial * vanilla_generator(discriminator(restored))}
+        ours = discriminator.features(restored)
         parts = {"adversarial": weights.adversarial * vanilla_generator(ours[-1])}
         if weights.feature_matching:
             with torch.no_grad():
-                target = self.adversary.features(batch.real)
+                target = discriminator.features(batch.real)
             parts["features"] = weights.feature_matching * feature_matching(ours, target)
         return parts
 
-    def of_adversary(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
-        """Return the adversary's loss: real photos against what was restored of the batch."""
-        self.adversary.requires_grad_(requires_grad=True)
+    def of_discriminator(self, batch: Batch, restored: Tensor, discriminator: Any) -> dict[str, Tensor]:
+        """Return the discriminator's own loss: real photos against the restored ones of the batch."""
+        discriminator.requires_grad_(requires_grad=True)
         if batch.mask is not None:
-            return {"discriminator": r1_discriminator(self.adversary, batch.real, restored, batch.mask)}
-        real, fake = self.adversary(batch.real), self.adversary(restored)
+            return {"discriminator": r1_discriminator(discriminator, batch.real, restored, batch.mask)}
+        real, fake = discriminator(batch.real), discriminator(restored)
         return {"discriminator": vanilla_discriminator(real, fake)}
 
 
-class _Judged:
-    """A stage's side of the adversary, which belongs to the losses of the photo."""
-
-    photo: PhotoLosses
-
-    @property
-    def adversary(self) -> Any:
-        """The discriminator, or None."""
-        return self.photo.adversary
-
-    @adversary.setter
-    def adversary(self, wrapped: Any) -> None:
-        self.photo.adversary = wrapped
-
-    @property
-    def restored(self) -> Tensor | None:
-        """What the last `losses` restored."""
-        return self.photo.restored
-
-    def adversary_losses(self, batch: Batch, restored: Tensor) -> dict[str, Tensor]:
-        """Real photos against what was restored."""
-        return self.photo.of_adversary(batch, restored)
-
-
-class Stage1(_Judged):
-    """CPEN and DIRformer together, under the losses of the photo."""
+class Stage1:
+    """CPEN and DIRformer together, on the losses of the photo."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.photo = PhotoLosses(config)
+        self.discriminator = self.photo.discriminator
         self.frozen = nn.ModuleList(self.photo.frozen)
-        self.model: Any
+        self.network: Any
         if config.init is None:
-            self.model = _fresh(DiffIRS1(config.network), config)
+            self.network = _fresh(DiffIRS1(config.network_config), config)
         else:
-            self.model = load_stage1(find_weights(config.init))
-            _require_same(config, self.model, "init")
-        _recompute(self.model, config)
+            self.network = load_stage1(find_weights(config.init))
+            _require_same(config, self.network, "init")
+        _recompute(self.network, config)
 
     def draw(self, batch: Batch) -> Batch:
-        """Nothing is random here."""
+        """Return the batch as it is: stage 1 draws nothing."""
         return batch
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of the photo."""
-        return self.photo(self.model(batch.lq, batch.gt), batch)
+    def losses(self, batch: Batch, network: Any, discriminator: Any = None) -> Losses:
+        """Return the losses of the photo."""
+        restored = network(batch.lq, batch.gt)
+        values = self.photo(restored, batch, discriminator)
+        return Losses(values, None if discriminator is None else restored.detach())
 
 
-class Stage2(_Judged):
+class Stage2:
     """Algorithm 1: stage 1's IPR is noised to t = T and estimated back through all T steps.
 
-    All of stage 2 learns from the photo's losses and from the distance of the estimate to stage 1's IPR.
-    Three variations of it: a warm-up in which CPEN and denoiser learn alone; `training: separate`, where
-    they learn one random t at a time and the DIRformer never (ablation V2); and the adversarial
-    refinement, where a discriminator is trained beside.
+    All networks of stage 2 learn from the losses of the photo and from the distance of the estimate to
+    stage 1's IPR. There are three variations. In a warm-up, CPEN and denoiser learn alone. With
+    `training: separate` they learn one random t at a time, and the DIRformer is not trained (ablation V2).
+    In the adversarial refinement, a discriminator is trained too.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -192,45 +175,46 @@ class Stage2(_Judged):
         _require_same(config, stage1, "stage1")
         self.teacher: Any = stage1.cpen.requires_grad_(requires_grad=False)
         self.photo = PhotoLosses(config)
+        self.discriminator = self.photo.discriminator
         self.frozen = nn.ModuleList([self.teacher, *self.photo.frozen])
-        self.model: Any
+        self.network: Any
         if config.init is None:
-            model = _fresh(DiffIRS2(config.network), config)
-            model.start_from(stage1)
-            self.model = model
+            self.network = _fresh(DiffIRS2(config.network_config), config)
+            self.network.start_from(stage1)
         else:
-            self.model = load_stage2(find_weights(config.init))
-            _require_same(config, self.model, "init")
+            self.network = load_stage2(find_weights(config.init))
+            _require_same(config, self.network, "init")
+        self.timesteps, self.target = config.network_config.timesteps, config.network_config.target
         if self.separate:
-            if not config.network.timesteps:
+            if not self.timesteps:
                 raise ConfigError("training=separate needs a diffusion model; model.timesteps is 0")
-            self.model.dirformer.requires_grad_(requires_grad=False)
-        _recompute(self.model, config)
-        self.timesteps, self.target = config.network.timesteps, config.network.target
-        self.noise_shape = self.model.noise_shape
+            self.network.dirformer.requires_grad_(requires_grad=False)
+        _recompute(self.network, config)
 
     def draw(self, batch: Batch) -> Batch:
-        """Draw each photo's noise, and its step of the chain where they are learned one at a time."""
-        noise = torch.stack([torch.randn(self.noise_shape, generator=g) for g in batch.generators])
+        """Draw each photo's noise; with `training: separate` also its step of the chain."""
+        shape = self.network.noise_shape
+        noise = torch.stack([torch.randn(shape, generator=g) for g in batch.generators])
         batch = replace(batch, noise=noise.to(batch.lq))
         if not self.separate:
             return batch
         index = torch.stack([torch.randint(self.timesteps, (), generator=g) for g in batch.generators])
         return replace(batch, index=index.to(batch.lq.device))
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of the phase that the step is in."""
+    def losses(self, batch: Batch, network: Any, discriminator: Any = None) -> Losses:
+        """Return the losses of the warm-up, of separate training, or of joint training."""
         with torch.no_grad():
             prior = self.teacher(batch.lq, batch.gt)
         assert batch.noise is not None
         noise = batch.noise.transpose(0, 1)
         if batch.index is not None:
-            prediction = self.model.predict_at(batch.lq, prior, noise[0], batch.index)
-            return self._prior(prediction, prior if self.target == "x0" else noise[0])
+            prediction = network.predict_at(batch.lq, prior, noise[0], batch.index)
+            return Losses(self._prior(prediction, prior if self.target == "x0" else noise[0]))
         if batch.step < self.warmup_steps:
-            return self._prior(self.model.estimate_back(batch.lq, prior, noise)[-1], prior)
-        restored, estimates = self.model.restore_and_estimate(batch.lq, prior, noise)
-        return self.photo(restored, batch) | self._prior(estimates[-1], prior)
+            return Losses(self._prior(network.estimate_back(batch.lq, prior, noise)[-1], prior))
+        restored, estimates = network.restore_and_estimate(batch.lq, prior, noise)
+        values = self.photo(restored, batch, discriminator) | self._prior(estimates[-1], prior)
+        return Losses(values, None if discriminator is None else restored.detach())
 
     def _prior(self, estimate: Tensor, prior: Tensor) -> dict[str, Tensor]:
         return {"prior": self.weights.prior * self.prior_loss(estimate, prior)}
@@ -245,7 +229,7 @@ _EXTRACTORS: dict[str, tuple[str, type[Extractor], str]] = {
     "resnet": ("resnet50", DilatedResNet50, "the ADE20K encoder's weights (encoder_epoch_20.pth)"),
     "shift_tolerant": ("stlpips", ShiftTolerantAlexNet, "the file in the package stlpips-pytorch"),
 }
-"""Loss → the field that names its weight file, the network, and what the file is called."""
+"""Loss → the field for its weight file, the network, and the name of the file."""
 _PERCEPTUAL: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "perceptual": vgg_perceptual,
     "resnet": resnet_perceptual,
@@ -274,30 +258,30 @@ def _extractor(path: Path | None, build: type[Extractor], name: str, field: str,
     return features
 
 
-def _fresh(model: Any, config: TrainConfig) -> Any:
+def _fresh(network: Any, config: TrainConfig) -> Any:
     """Start a network at random as the recipe says, then take over what fits of `transfer`."""
     if config.start == "identity":
-        start_at_identity(model)
+        start_at_identity(network)
     if config.transfer is not None:
-        other, ours = load_network(find_weights(config.transfer)).state_dict(), model.state_dict()
+        other, ours = load_network(find_weights(config.transfer)).state_dict(), network.state_dict()
         fitting = {k: v for k, v in other.items() if k in ours and ours[k].shape == v.shape}
         if not fitting:
             raise ConfigError(f"transfer={config.transfer} has no tensor that fits this network")
-        model.load_state_dict(ours | fitting)
-    return model
+        network.load_state_dict(ours | fitting)
+    return network
 
 
-def _recompute(model: DiffIR, config: TrainConfig) -> None:
-    for module in model.modules():
+def _recompute(network: DiffIR, config: TrainConfig) -> None:
+    for module in network.modules():
         if isinstance(module, Level):
             module.recompute = config.checkpoint_activations
 
 
-def _require_same(config: TrainConfig, model: DiffIR, field: str) -> None:
-    ours, theirs = config.network.to_dict(), model.config.to_dict()
+def _require_same(config: TrainConfig, network: DiffIR, field: str) -> None:
+    ours, theirs = config.network_config.to_dict(), network.config.to_dict()
     for name, value in ours.items():
         # Stage 1 has no diffusion: stage 2 may choose another one over the same teacher.
-        if theirs[name] != value and not (model.stage == 1 and name in _DIFFUSION):
+        if theirs[name] != value and not (network.stage == 1 and name in _DIFFUSION):
             raise ConfigError(
                 f"{field} is a network with {name} = {theirs[name]!r}, the recipe's model has {value!r}; "
                 "use the model the file was trained with"

@@ -1,0 +1,303 @@
+"""What a run leaves on disk, and how it goes on from there: save, resume, roll back.
+
+A run is its folder:
+
+    recipe.yaml         the recipe, every field
+    journal.jsonl       one record per log line, validation and event
+    state.pt            everything needed to go on: weights, EMA, optimisers, step
+    good.pt             the last state with finite losses and no score collapse; a rollback starts from it
+    last.safetensors    the EMA weights of the last save
+    best.safetensors    the EMA weights of the best validation so far
+
+On several devices only the first writes these files. The pool of earlier pairs is each device's own; the
+other devices write theirs to `samples-STEP-RANK.pt`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from dirformer.ground.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from dirformer.ground.journal import Report
+from dirformer.ground.paths import atomic_path
+from dirformer.training.config import TrainConfig
+from dirformer.training.samples import Samples
+from dirformer.training.step import Step, require_finite
+from dirformer.weights.checkpoints import read_header, save
+
+CHANGEABLE = {
+    "data",
+    "log",
+    "log_every",
+    "val_every",
+    "save_every",
+    "keep",
+    "recovery",
+    "out",
+    "device",
+    "devices",
+    "nodes",
+    "compile",
+    "graphs",
+}
+"""Fields that may differ when a run goes on; any other would make it another run."""
+PARTS = {"recipe", "step", "best", "rollbacks", "generator", "ema", "samples"}
+"""Entries that every state file has."""
+
+
+class State:
+    """The counters of a run, and the files from which it goes on."""
+
+    def __init__(self, config: TrainConfig, fabric: Any, networks: Step, samples: Samples) -> None:
+        self.config, self.fabric, self.networks, self.samples = config, fabric, networks, samples
+        self.folder = config.folder
+        self.step = 0
+        """Steps made so far."""
+        self.best = float("-inf")
+        """Best score of a validation so far."""
+        self.rollbacks = 0
+        """How often training diverged so far."""
+        self.good = 0
+        """Step of good.pt."""
+
+    def save(self, *, good: bool) -> None:
+        """Save the state and the EMA weights, each atomically.
+
+        Args:
+            good: losses are finite and the score has not collapsed; a rollback may start from this state.
+
+        Raises:
+            DivergedError: if a weight is not finite; nothing is written then.
+            OutputError: if a file cannot be written; the file before it stays.
+        """
+        require_finite(self.networks.generator.module, self.step)
+        pool = self.samples.state_dict()
+        if pool and not self.fabric.is_global_zero:
+            _write(self.folder / self._pool_name(), pool)
+        self.fabric.barrier()  # state.pt must not be there before all the pools that belong to it
+        if self.fabric.is_global_zero:
+            self._write_files(pool, good=good)
+        self.fabric.barrier()
+
+    def _write_files(self, pool: dict[str, Any], *, good: bool) -> None:
+        networks = self.networks
+        self.good = self.step if good else self.good
+        state = {
+            "recipe": self.config.to_dict(),
+            "step": self.step,
+            "good": self.good,
+            "best": self.best,
+            "rollbacks": self.rollbacks,
+            "world": self.fabric.world_size,
+            "generator": networks.generator.state_dict(),
+            "ema": networks.ema.network.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "samples": pool,
+        }
+        if networks.discriminator is not None:
+            state["discriminator"] = networks.discriminator.state_dict()
+        for name in ("state.pt", "good.pt") if good else ("state.pt",):
+            _write(self.folder / name, state)
+        self.write_weights("last", {})
+        if self.config.keep:
+            self.write_weights(f"step-{self.step:08}", {})
+            for old in sorted(self.folder.glob("step-*.safetensors"))[: -self.config.keep]:
+                old.unlink()
+        for old in self.folder.glob("samples-*.pt"):
+            if int(old.name.split("-")[1]) not in (self.step, self.good):
+                old.unlink()
+
+    def write_weights(self, name: str, scores: dict[str, float]) -> None:
+        """Write the EMA weights to NAME.safetensors, with recipe, step and scores in its header."""
+        if not self.fabric.is_global_zero:
+            return
+        path = self.folder / f"{name}.safetensors"
+        provenance = {"recipe": self.config.to_dict(), "step": self.step, "scores": scores}
+        try:
+            save(path, self.networks.ema.network, provenance)
+        except SafetensorError as error:  # a full disk
+            raise OutputError(f"{path} cannot be written: {error}") from None
+
+    def resume(self, report: Report) -> bool:
+        """Go on from the files in the run's folder; return whether there were any.
+
+        A state.pt that cannot be read is reported, and good.pt is taken instead.
+
+        Raises:
+            ConfigError: if the folder holds another run, or a run on another number of devices.
+            CheckpointError: if neither file can be read.
+        """
+        there = (self.folder / "state.pt").is_file()
+        if there:
+            steps = self._take_newest(report)
+            report(f"going on from step {self.step} in {self.folder}")
+            if steps != self.config.steps:
+                report(
+                    f"steps raised from {steps} to {self.config.steps}; the schedule follows the new number"
+                )
+        if self.fabric.is_global_zero and (not there or steps != self.config.steps):
+            recipe = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
+            with atomic_path(self.folder / "recipe.yaml") as part:
+                part.write_text(recipe, encoding="utf-8")
+        self.fabric.barrier()
+        if self.fabric.is_global_zero:
+            for part in self.folder.glob(".*.part"):  # of a save that was killed
+                part.unlink()
+        return there
+
+    def roll_back(self, reason: str) -> str:
+        """Go back to the last good state with a smaller learning rate; return a line that says so.
+
+        Raises:
+            TrainingError: if the recipe allows no further try, or there is no good state.
+        """
+        recovery, tries, good = self.config.recovery, self.rollbacks + 1, self.folder / "good.pt"
+        if tries > recovery.tries or not good.is_file():
+            raise TrainingError(
+                f"training diverged: {reason}; the checkpoint in {self.folder} is from before: use an lr "
+                f"below {self.config.optimiser.lr} or optimiser.clip=1, and another name="
+            )
+        self._take(good)
+        self.rollbacks = tries
+        return (
+            f"training diverged: {reason}: back to step {self.step}, lr × {recovery.factor**tries:g} "
+            f"(try {tries} of {recovery.tries})"
+        )
+
+    def _take_newest(self, report: Report) -> int:
+        """Take state.pt, or good.pt if state.pt is damaged; return the steps of the recipe in it."""
+        try:
+            return self._take(self.folder / "state.pt")
+        except CheckpointError as error:
+            if not (self.folder / "good.pt").is_file():
+                raise
+            report(f"{error}; taking good.pt instead")
+        return self._take(self.folder / "good.pt")
+
+    def _take(self, path: Path) -> int:
+        """Set everything to what a state file holds; return the steps of the recipe in it."""
+        state = read_state(path, self.fabric.device)
+        stored = _require_same_run(self.config, state, path)
+        if state.get("world", 1) != self.fabric.world_size:
+            raise ConfigError(
+                f"{path.parent} holds a run on {state.get('world', 1)} devices, not on "
+                f"{self.fabric.world_size}; go on with as many, or choose another name="
+            )
+        self.step, self.best, self.rollbacks = state["step"], state["best"], state["rollbacks"]
+        self.good = state.get("good", 0)
+        pool = state["samples"]
+        if pool and not self.fabric.is_global_zero:
+            pool = _load(path.parent / self._pool_name(), self.fabric.device)
+        try:
+            self.networks.generator.load_state_dict(state["generator"])
+            self.networks.ema.network.load_state_dict(state["ema"])
+            if self.networks.discriminator is not None:
+                self.networks.discriminator.load_state_dict(state["discriminator"])
+            self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
+            self.samples.load_state_dict(pool)
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from None
+        return stored.steps
+
+    def _pool_name(self) -> str:
+        return f"samples-{self.step}-{self.fabric.global_rank}.pt"
+
+
+def finished(config: TrainConfig) -> bool:
+    """Return whether the run of this recipe has made all its steps."""
+    try:
+        provenance = read_header(config.folder / "last.safetensors")["provenance"]
+        stored = TrainConfig.model_validate(provenance["recipe"])
+    except (CheckpointError, ValidationError, KeyError, TypeError):  # of an older version, or no run's file
+        return False
+    return provenance.get("step") == config.steps and _changed(config, stored) is None
+
+
+def stored_steps(config: TrainConfig) -> int | None:
+    """Return the number of steps of the run in the recipe's folder; None if there is no run.
+
+    Raises:
+        CheckpointError, ConfigError: as `State.resume`.
+    """
+    for name in ("state.pt", "good.pt"):
+        path = config.folder / name
+        if not path.is_file():
+            return None
+        try:
+            state = read_state(path, torch.device("cpu"))
+        except CheckpointError:
+            continue
+        return _recipe_of(state, path).steps
+    raise CheckpointError(f"{config.folder} has no state that can be read; choose another name=")
+
+
+def read_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a state file without executing anything in it; CheckpointError if it is damaged."""
+    state = _load(path, device)
+    if isinstance(state, dict) and "average" in state and "adversary" in state.get("recipe", {}):
+        raise ConfigError(
+            f"{path.parent} holds a run of an older version of dirformer, which cannot go on here; choose "
+            "another name= (init=FILE starts from its weights)"
+        )
+    missing = sorted(PARTS - set(state)) if isinstance(state, dict) else ["everything"]
+    if missing:
+        raise CheckpointError(f"{path} is damaged: {', '.join(missing)} missing")
+    return state
+
+
+def _load(path: Path, device: torch.device) -> Any:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a damaged file can make the reader fail in any way
+        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from None
+
+
+def _require_same_run(config: TrainConfig, state: dict[str, Any], path: Path) -> TrainConfig:
+    """Return the stored recipe; ConfigError if it makes another run than ours."""
+    stored = _recipe_of(state, path)
+    field = _changed(config, stored)
+    if field is None and config.steps != stored.steps and not state["step"] == stored.steps < config.steps:
+        field = "steps"
+    if field is not None:
+        ours, theirs = (recipe.to_dict()[field] for recipe in (config, stored))
+        more = "steps can be raised when a run has made all of them; " if field == "steps" else ""
+        raise ConfigError(
+            f"{path.parent} holds a run with {field} = {theirs!r}, not {ours!r}; {more}"
+            "choose another name= or remove the folder"
+        )
+    return stored
+
+
+def _recipe_of(state: dict[str, Any], path: Path) -> TrainConfig:
+    try:
+        # Fields that an older version did not have get their defaults.
+        return TrainConfig.model_validate(state["recipe"])
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ConfigError(
+            f"{path.parent} holds a run of another version of dirformer (field {place}); choose another name="
+        ) from None
+
+
+def _changed(config: TrainConfig, stored: TrainConfig) -> str | None:
+    """Return the first field that makes a recipe another run than the stored one; `steps` is left out."""
+    ours, theirs = config.to_dict(), stored.to_dict()
+    return next((f for f in sorted(set(ours) - CHANGEABLE - {"steps"}) if ours[f] != theirs[f]), None)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    try:
+        with atomic_path(path) as part, part.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # torch raises this on a full disk
+        raise OutputError(f"{path} cannot be written: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
