@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dirformer.ground.errors import DataError, PhotoError
+from dirformer.ground.paths import is_file
 from dirformer.ground.photo import list_photos, photo_size
+from dirformer.ground.yaml_text import cut
 
 
 def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
@@ -40,17 +42,30 @@ def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
 
 
 def _listed(source: Path) -> list[Path]:
-    names = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in _lines(source) if line.strip()]
     # photos_val.txt → photos_val/, photos/; then the folder itself.
     stems = [source.stem, source.stem.rsplit("_", 1)[0]]
     folders = [*(source.parent / stem for stem in stems), source.parent]
     found = []
     for name in names:
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        path = next((folder / name for folder in folders if is_file(folder / name)), None)
         if path is None:
-            raise DataError(f"{source} lists {name}, which is in none of: {', '.join(map(str, folders))}")
+            raise DataError(
+                f"{source} lists {cut(name)}, which is in none of: {', '.join(map(str, folders))}"
+            )
         found.append(path)
     return found
+
+
+def _lines(source: Path) -> list[str]:
+    try:
+        return source.read_text(encoding="utf-8-sig").splitlines()  # with or without a byte order mark
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{source} is not UTF-8 text (byte {error.start + 1}); save the list as UTF-8"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror or error}") from None
 
 
 Pair = tuple[Path, Path]
@@ -96,7 +111,7 @@ def read_pairs(source: Path) -> list[Pair]:
     if not source.is_file():
         raise DataError(f"{source} is not there; expected a list of pairs")
     pairs = []
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(source), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         names = line.strip().split("\t") if "\t" in line else line.split()
@@ -104,8 +119,8 @@ def read_pairs(source: Path) -> list[Pair]:
             raise DataError(f"{source}, line {number}: {len(names)} names; expected two, split by a tab")
         lq, gt = (source.parent / name.strip() for name in names)
         for path in (lq, gt):
-            if not path.is_file():
-                raise DataError(f"{source}, line {number}: {path} is not there")
+            if not is_file(path):
+                raise DataError(f"{source}, line {number}: {cut(str(path))} is not there")
         pairs.append((lq, gt))
     if not pairs:
         raise DataError(f"{source} lists no pairs; expected two names per line")

@@ -23,8 +23,6 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-import yaml
-
 from dirformer.evaluation.results import interval95
 from dirformer.experiments.train import train
 from dirformer.experiments.validation import Validation
@@ -32,7 +30,8 @@ from dirformer.ground.device import choose_device
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import Report
 from dirformer.ground.paths import atomic_path
-from dirformer.training.config import TrainConfig, load_recipe
+from dirformer.ground.yaml_text import Place, cut, parse_yaml, short
+from dirformer.training.config import TrainConfig, find_yaml, is_text, load_recipe, override_value
 from dirformer.training.state import finished
 from dirformer.weights.catalog import find_weights
 from dirformer.weights.checkpoints import load
@@ -151,7 +150,7 @@ class Sweep:
 
     def _settings(self, row: Row) -> TrainConfig:
         """Return a row's recipe with its fields; runs go below a folder of the sweep's name."""
-        texts = [f"{key}={json.dumps(self._resolved(value))}" for key, value in row.fields]
+        texts = [f"{key}={json.dumps(self._resolved(value), default=str)}" for key, value in row.fields]
         config = load_recipe(row.recipe, texts)
         return config.model_copy(update={"out": config.out / self.name, "seed": 0})
 
@@ -231,29 +230,27 @@ def _shipped() -> Any:
 
 
 def _read(source: str) -> tuple[str, list[Row]]:
-    shipped, path = _shipped() / f"{source}.yaml", Path(source)
-    if not shipped.is_file() and not path.is_file():
-        raise ConfigError(f"no sweep {source!r}; give a .yaml list or one of: {', '.join(sweep_names())}")
-    text = (shipped if shipped.is_file() else path).read_text(encoding="utf-8")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"sweep {source} is not YAML: {' '.join(str(error).split())}") from None
+    text = find_yaml(source, _shipped(), "sweep", sweep_names())
+    values = parse_yaml(text, f"sweep {cut(source)}", _is_text)
     if not (isinstance(values, list) and values and all(isinstance(value, dict) for value in values)):
         raise ConfigError(
-            f"sweep {source}: expected a list of rows such as {{name: A, recipe: NAME, steps: 800}}"
+            f"sweep {cut(source)}: expected a list of rows such as {{name: A, recipe: NAME, steps: 800}}"
         )
     rows = [_row(source, value) for value in values]
     names = [row.name for row in rows]
     if len(set(names)) < len(names):
         raise ConfigError(f"sweep {source} has two rows of one name: {', '.join(names)}")
-    return path.stem, rows
+    return Path(source).stem, rows
+
+
+def _is_text(place: Place) -> bool:
+    return place[-1] in ("name", "recipe", "weights") or is_text(tuple(place[-1].split(".")))
 
 
 def _row(source: str, values: dict[str, Any]) -> Row:
     for key in ("name", "recipe"):
         if not isinstance(values.get(key), str):
-            raise ConfigError(f"sweep {source}: a row has {key} = {values.get(key)!r}; expected a word")
+            raise ConfigError(f"sweep {source}: a row has {key} = {short(values.get(key))}; expected a word")
     row = Row(values["name"], values["recipe"])
     for key, value in values.items():
         if key not in ("name", "recipe"):
@@ -264,7 +261,7 @@ def _row(source: str, values: dict[str, Any]) -> Row:
 def _with(row: Row, key: str, value: Any) -> Row:
     if key == "seeds":
         if not (isinstance(value, list) and value and all(type(seed) is int for seed in value)):
-            raise ConfigError(f"row {row.name}: seeds is {value!r}; expected a list of whole numbers")
+            raise ConfigError(f"row {row.name}: seeds is {short(value)}; expected a list of whole numbers")
         return replace(row, seeds=tuple(value))
     if key == "weights":
         return replace(row, weights=str(value))
@@ -278,13 +275,18 @@ def _with(row: Row, key: str, value: Any) -> Row:
 def _override(rows: list[Row], override: str) -> list[Row]:
     key, equals, text = override.partition("=")
     if not equals:
-        raise ConfigError(f"override {override!r} is not key=value or ROW.key=value, for example steps=2000")
-    value = yaml.safe_load(text) if text else None
+        raise ConfigError(
+            f"override {short(override)} is not key=value or ROW.key=value, for example steps=2000"
+        )
     first, dot, rest = key.partition(".")
     names = [row.name for row in rows]
-    if dot and first in names:
+    own = bool(dot) and first in names
+    value = override_value(rest if own else key, text)
+    if own:
         return [_with(row, rest, value) if row.name == first else row for row in rows]
     if dot and first not in TrainConfig.model_fields:
         near = difflib.get_close_matches(first, [*names, *TrainConfig.model_fields], n=1, cutoff=0.0)[0]
-        raise ConfigError(f"override {override!r}: no row or field {first}; the nearest valid one is {near}")
+        raise ConfigError(
+            f"override {short(override)}: no row or field {cut(first)}; the nearest valid one is {near}"
+        )
     return [_with(row, key, value) for row in rows]

@@ -35,6 +35,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def installed_file(package: str, path: str) -> Path | None:
     """Return a file of an installed package, without importing it."""
     spec = importlib.util.find_spec(package)

@@ -11,15 +11,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dirformer.ground.errors import ConfigError
+from dirformer.ground.paths import is_file
+from dirformer.ground.yaml_text import QUOTE, Place, cut, parse_yaml, read_yaml_file, short
 from dirformer.networks.config import ModelConfig, preset
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -205,13 +206,13 @@ class TrainConfig(_Section):
     keep: int = Field(0, ge=0)
     """How many numbered copies of the EMA weights to keep beside best and last."""
     loss: Loss = Loss()
-    steps: int = Field(1_000_000, ge=1)
+    steps: int = Field(1_000_000, ge=1, le=10**9)
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the exponential moving average (EMA) of the weights. The EMA is validated and kept; 0 keeps
     the weights themselves."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
     """`auto`: bf16-mixed where the device computes in it, else 32-true."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     log: tuple[Literal["tensorboard", "wandb"], ...] | None = None
     """Curves beside journal.jsonl; None writes TensorBoard's where it is installed."""
     log_every: int = Field(50, ge=1)
@@ -267,7 +268,12 @@ def model_config(value: str | dict[str, Any]) -> ModelConfig:
         return preset(value)
     fields = dict(value)
     if "preset" in fields:
-        fields = preset(fields.pop("preset")).to_dict() | fields
+        name = fields.pop("preset")
+        if not isinstance(name, str):
+            raise ConfigError(f"model.preset is {short(name)}; expected the name of a preset")
+        fields = preset(name).to_dict() | fields
+    if not all(isinstance(key, str) for key in fields):
+        raise ConfigError(f"model has the fields {short(list(fields))}; expected names")
     return ModelConfig.from_dict(fields)
 
 
@@ -279,6 +285,8 @@ def recipe_names() -> list[str]:
 def load_recipe(recipe: str, overrides: list[str] | None = None) -> TrainConfig:
     """Read a recipe by name or path and apply overrides such as `data.batch=16`.
 
+    Where text or a path is expected, `2024`, `2024-01-31` and `@photos` are text.
+
     Raises:
         ConfigError: one line for the first thing that is wrong: no such recipe, no YAML, an unknown key
             (with the nearest valid one), a wrong type or value.
@@ -289,7 +297,28 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> TrainConfig:
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"recipe {recipe}: {_first(error)}") from None
+        raise ConfigError(f"recipe {cut(recipe)}: {_first(error)}") from None
+
+
+def is_text(place: Place) -> bool:
+    """Return whether a field of a recipe, given by its keys, is text or a path."""
+    section: Any = TrainConfig
+    for part in place:
+        fields = getattr(section, "model_fields", {})
+        if part not in fields:
+            return False
+        section = fields[part].annotation
+    return section in (str, Path, Path | None)
+
+
+def override_value(key: str, text: str) -> Any:
+    """Return the value of an override `key=text`: YAML, or the text itself where a field is text."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    if text in ("", "null", "~"):
+        return None
+    if is_text(tuple(key.split("."))) and not quoted:
+        return text
+    return parse_yaml(text, f"override {cut(key)}")
 
 
 def _recipes() -> Any:
@@ -297,48 +326,51 @@ def _recipes() -> Any:
 
 
 def _read(recipe: str) -> dict[str, Any]:
-    shipped = _recipes() / f"{recipe}.yaml"
-    path = Path(recipe)
-    if shipped.is_file():
-        text = shipped.read_text(encoding="utf-8")
-    elif path.is_file():
-        text = path.read_text(encoding="utf-8")
-    else:
-        raise ConfigError(f"no recipe {recipe!r}; give a .yaml file or one of: {', '.join(recipe_names())}")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {recipe} is not YAML: {' '.join(str(error).split())}") from None
+    source = f"recipe {cut(recipe)}"
+    values = parse_yaml(find_yaml(recipe, _recipes(), "recipe", recipe_names()), source, is_text)
     if not isinstance(values, dict):
-        raise ConfigError(f"recipe {recipe} is empty; expected fields such as name, stage, model")
+        raise ConfigError(f"{source} has no fields; expected some such as name, stage, model")
     return values
+
+
+def find_yaml(name: str, shipped: Any, kind: str, names: list[str]) -> str:
+    """Return the text of a shipped file of that name, or of the file at that path.
+
+    Raises:
+        ConfigError: if there is neither; the message lists the shipped `names`.
+    """
+    if name in names:
+        return str((shipped / f"{name}.yaml").read_text(encoding="utf-8"))
+    if not is_file(Path(name)):
+        raise ConfigError(f"no {kind} {short(name)}; give a .yaml file or one of: {', '.join(names)}")
+    return read_yaml_file(Path(name), f"{kind} {cut(name)}")
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
-        raise ConfigError(f"override {override!r} is not key=value, for example data.batch=16")
+        raise ConfigError(f"override {short(override)} is not key=value, for example data.batch=16")
     *parents, last = key.split(".")
     for parent in parents:
         child = values.setdefault(parent, {})
         if isinstance(child, str) and parent == "model":  # model.dim=32 on top of a preset's name
             child = values[parent] = {"preset": child}
         if not isinstance(child, dict):
-            raise ConfigError(f"override {override!r}: {parent} has no fields of its own")
+            raise ConfigError(f"override {short(override)}: {cut(parent)} has no fields of its own")
         values = child
-    values[last] = yaml.safe_load(text) if text else None
+    values[last] = override_value(key, text)
 
 
 def _first(error: ValidationError) -> str:
     problem = error.errors()[0]
-    branches = ("function-", "dict[", "str", "int", "literal[")  # of a field that takes several types
-    place = [str(part) for part in problem["loc"] if not str(part).startswith(branches)]
-    name = ".".join(place)
+    place = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         section: Any = TrainConfig
         for part in place[:-1]:
             section = section.model_fields[part].annotation
         near = difflib.get_close_matches(place[-1], section.model_fields, n=1, cutoff=0.0)
-        return f"unknown field {name}; the nearest valid one is {near[0]}"
-    received = "" if problem["type"] == "missing" else f" is {problem['input']!r}"
-    return f"{name}{received}: {problem['msg'].removeprefix('Value error, ')}"
+        return f"unknown field {cut('.'.join(place))}; the nearest valid one is {near[0]}"
+    branches = ("function-", "dict[", "str", "int", "literal[")  # of a field that takes several types
+    name = cut(".".join(part for part in place if not part.startswith(branches)))
+    received = "" if problem["type"] == "missing" else f" is {short(problem['input'])}"
+    return f"{name}{received}: {cut(problem['msg'].removeprefix('Value error, '), 3 * QUOTE)}"

@@ -1,7 +1,7 @@
 """What a step is given: crops of the data room, degraded, masked or paired, as one `Batch`.
 
-A recipe has one mode: `Clean`, `Cropped`, `Paired`, `Mixed`, `Masked` or `InWorkers`. It says where crops come from and
-how a batch of them is prepared on the device.
+A recipe has one mode: `Clean`, `Cropped`, `Paired`, `Mixed`, `Masked` or `InWorkers`. It says where
+crops come from and how a batch of them is prepared on the device.
 
 All that is random follows from the seed and a sample's number, whatever the device or the batch. Only the
 pool of earlier pairs has a memory.
@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from dirformer.data.datasets import CleanCrops, Crops, MaskedCrops, MixedCrops, PairedCrops, stream
+from dirformer.data.datasets import CleanCrops, MaskedCrops, MixedCrops, PairedCrops, stream
 from dirformer.data.degraded import DegradedCrops
 from dirformer.data.folders import Pair, find_photos, pair_photos, read_pairs, require_pairs, require_size
 from dirformer.data.shards import INDEX, Shards
@@ -80,8 +80,8 @@ class Mode(Protocol):
     """Where the samples of a recipe come from, and how a batch of them becomes LQ and GT."""
 
     @property
-    def dataset(self) -> Dataset[dict[str, Any]]:
-        """Numbered crops, as uint8."""
+    def dataset(self) -> Crops | MixedCrops | DegradedCrops:
+        """Numbered crops."""
         ...
 
     def side(self, step: int) -> int:
@@ -276,8 +276,8 @@ class Samples:
             self.pool = PairPool(self.data.pool, self.data.batch * config.accumulate)
 
     @property
-    def dataset(self) -> Dataset[dict[str, Any]]:
-        """Numbered crops, as uint8."""
+    def dataset(self) -> Crops | MixedCrops | DegradedCrops:
+        """Numbered crops."""
         return self.mode.dataset
 
     def stream(self, start: int, rank: int, world: int) -> DataLoader[dict[str, Any]]:
