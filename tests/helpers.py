@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from PIL import Image
 
 from dirformer.networks.config import PRESETS, ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIR
+from dirformer.training.config import TrainConfig
+from dirformer.weights.checkpoints import load
 
 SRC = Path(__file__).parents[1] / "src"
 
@@ -93,3 +96,43 @@ def dirformer(*arguments: object) -> Outcome:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+def quiet(line: str) -> None:
+    """Take a line of a report and say nothing."""
+    del line
+
+
+def photo_folder(folder: Path, count: int = 2, size: tuple[int, int] = (96, 96), seed: int = 0) -> Path:
+    """A folder of photos 0.png, 1.png …"""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        picture(*size, seed=seed + number).save(folder / f"{number}.png")
+    return folder
+
+
+def tiny_recipe(photos: Path, stage: int = 1, **fields: Any) -> TrainConfig:
+    """A recipe of a few quick steps on a folder of photos; sections are merged, other fields replaced."""
+    values: dict[str, Any] = {
+        "name": "run",
+        "stage": stage,
+        "model": TINY_SR.to_dict(),
+        "data": {"train": str(photos), "patch": 16, "batch": 2},
+        "optimiser": {"lr": 2e-3, "schedule": "constant"},
+        "steps": 6,
+        "log_every": 2,
+        "save_every": 2,
+        "out": str(photos.parent / "runs"),
+        "device": "cpu",
+        "log": [],
+    }
+    for key, value in fields.items():
+        merged = isinstance(value, dict) and key != "model"
+        values[key] = values.get(key, {}) | value if merged else value
+    return TrainConfig.model_validate(values)
+
+
+def same_weights(one: Path, other: Path) -> None:
+    """Assert that two weight files hold the same bits."""
+    ours, theirs = (load(path).state_dict() for path in (one, other))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)

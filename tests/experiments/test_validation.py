@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from dirformer.experiments import train as training
 from dirformer.experiments.train import train
 from dirformer.experiments.validation import PREVIEWS, Validation
+from dirformer.ground.errors import ConfigError, DataError
 from dirformer.ground.photo import read_rgb
-from dirformer.training.config import TrainConfig
-from helpers import FABRIC_WARNINGS, TINY_INPAINTING, TINY_SR, picture, tiny
+from dirformer.training.config import Data, TrainConfig
+from helpers import FABRIC_WARNINGS, TINY_INPAINTING, TINY_SR, photo_folder, picture, quiet, tiny, tiny_recipe
 
 pytestmark = FABRIC_WARNINGS
 
 
 def recipe(room: Path, model: Any, **fields: Any) -> TrainConfig:
-    folder = room / "photos"
-    folder.mkdir(exist_ok=True)
-    for i in range(PREVIEWS + 1):
-        picture(96, 80 if i else 96, seed=i).save(folder / f"{i}.png")
-    values = {
-        "name": "run",
-        "stage": 1,
-        "model": model.to_dict(),
-        "data": {"train": str(folder), "val": str(folder / "val"), "patch": 8, "batch": 1, "val_crop": 64},
-        "steps": 2,
-        "val_every": 1,
-        "out": str(room),
-        "device": "cpu",
-        "log": [],
-    }
-    (folder / "val").mkdir(exist_ok=True)
-    for i in range(PREVIEWS + 1):
-        picture(96, 64 if i else 96, seed=10 + i).save(folder / "val" / f"v{i}.png")
-    return TrainConfig.model_validate(values | fields)
+    """Two steps, each validated on one large photo and some narrow ones."""
+    val = photo_folder(room / "val", 1, (96, 96), seed=10)
+    for i in range(1, PREVIEWS + 1):
+        picture(96, 64, seed=10 + i).save(val / f"v{i}.png")
+    data = {"val": str(val), "patch": 8, "batch": 1, "val_crop": 64}
+    photos = photo_folder(room / "photos", 3, (96, 96))
+    return tiny_recipe(photos, model=model.to_dict(), data=data, steps=2, val_every=1, **fields)
 
 
 @pytest.mark.parametrize("model", [TINY_SR, TINY_INPAINTING])
@@ -80,3 +71,74 @@ def test_every_validation_of_a_run_leaves_a_preview(tmp_path: Path) -> None:
     assert names == ["step-1.jpg", "step-2.jpg"]
     with Image.open(config.folder / "previews" / names[0]) as photo:
         assert photo.format == "JPEG"
+
+
+def pairs(room: Path, lq: tuple[int, int], gt: tuple[int, int]) -> dict[str, str]:
+    """Folders of one validation pair of these sizes."""
+    return {
+        "val": str(photo_folder(room / "gt", 1, gt)),
+        "val_lq": str(photo_folder(room / "lq", 1, lq)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("lq", "gt", "message"),
+    [
+        ((48, 48), (96, 96), "48×48 and .* 96×96; expected GT 4 times as large: 192×192"),
+        ((7, 24), (28, 96), "28×96; validation needs at least 32×32: take it out of data.val"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused_before_the_first_step(
+    tmp_path: Path, lq: tuple[int, int], gt: tuple[int, int], message: str
+) -> None:
+    """Another scale, or fewer pixels than the network takes, is one line; nothing is trained."""
+    config = recipe(tmp_path, TINY_SR)
+    config = config.model_copy(update={"data": Data(**(config.data.model_dump() | pairs(tmp_path, lq, gt)))})
+    with pytest.raises(DataError, match=message) as error:
+        train(config, quiet)
+    assert "\n" not in str(error.value) and not config.folder.exists()
+
+
+def test_small_photos_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    """A validation photo with less than 32 pixels per side is named."""
+    config = recipe(tmp_path, TINY_SR)
+    picture(96, 31).save(tmp_path / "val" / "small.png")
+    with pytest.raises(DataError, match=r"small.png is 96×31; validation needs at least 32×32"):
+        train(config, quiet)
+
+
+def test_given_masks_of_validation_are_refused(tmp_path: Path) -> None:
+    """`data.val_lq` of inpainting would be ignored; the line names the field that draws masks."""
+    config = recipe(tmp_path, TINY_INPAINTING)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"val_lq": tmp_path / "val"})})
+    with pytest.raises(ConfigError, match=r"data.val_lq has no effect in inpainting: data.val_masks draws"):
+        train(config, quiet)
+
+
+def test_crops_of_pairs_show_the_same_place(tmp_path: Path) -> None:
+    """An odd number of LQ pixels outside the crop shifts GT by whole LQ pixels."""
+    config = recipe(tmp_path, TINY_SR)
+    gt = picture(27 * 4, 27 * 4)
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "lq").mkdir()
+    gt.save(tmp_path / "gt" / "0.png")
+    gt.resize((27, 27), Image.Resampling.BOX).save(tmp_path / "lq" / "0.png")
+    fields = {"val": tmp_path / "gt", "val_lq": tmp_path / "lq", "val_crop": 64}
+    data = config.data.model_copy(update=fields)
+    (case,) = Validation(config.model_copy(update={"data": data})).cases
+    means = torch.nn.functional.avg_pool2d(case.gt, 4)
+    assert case.gt.shape[-2:] == (64, 64)
+    assert float((means - case.lq).abs().max()) < 1 / 255
+
+
+def test_only_the_first_device_decodes_the_validation_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other devices check the headers and hand no validation photos to the loop."""
+    config, made = recipe(tmp_path, TINY_SR), []
+    monkeypatch.setattr(training, "Validation", lambda _: made.append(1))
+    monkeypatch.setattr(training.loop, "train", lambda *_: Path("last.safetensors"))
+    for first in (True, False):
+        monkeypatch.setattr(training, "open_fabric", lambda _, f=first: SimpleNamespace(is_global_zero=f))
+        train(config, quiet)
+    assert len(made) == 1

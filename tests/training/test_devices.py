@@ -17,7 +17,7 @@ from dirformer.ground.journal import read_journal
 from dirformer.training import devices, loop
 from dirformer.training.config import TrainConfig
 from dirformer.weights.checkpoints import load, save
-from helpers import FABRIC_WARNINGS, SRC, TINY_INPAINTING, TINY_SR, picture, python, tiny
+from helpers import FABRIC_WARNINGS, SRC, TINY_INPAINTING, photo_folder, python, tiny, tiny_recipe
 
 pytestmark = FABRIC_WARNINGS
 SCRIPT = Path(__file__).with_name("many_devices.py")
@@ -54,23 +54,19 @@ RESUMED: dict[str, dict[str, Any]] = {
 
 
 def recipe(room: Path, name: str, fields: dict[str, Any], **more: Any) -> TrainConfig:
+    """A recipe in the room's folder; `more` is merged over `fields`."""
     values: dict[str, Any] = {
         "name": name,
-        "model": TINY_SR.to_dict(),
         # Smaller patches end in one pixel, where queries of unit length have gradients of pure rounding.
-        "data": {"train": str(room / "photos"), "patch": 16, "batch": 2},
+        "data": {"patch": 16, "batch": 2},
         "optimiser": {"lr": 1e-4, "schedule": "constant"},
         "stage1": str(room / "s1.safetensors"),
         "steps": 3,
         "log_every": 1,
-        "save_every": 2,
-        "out": str(room / "runs"),
-        "device": "cpu",
-        "log": [],
     }
     for key, value in (fields | more).items():
         values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
-    return TrainConfig.model_validate(values)
+    return tiny_recipe(room / "photos", **values)
 
 
 def write(config: TrainConfig) -> str:
@@ -83,9 +79,7 @@ def write(config: TrainConfig) -> str:
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that two processes are to train, trained: starting them takes seconds."""
     room = tmp_path_factory.mktemp("room")
-    (room / "photos").mkdir()
-    for i in range(2):
-        picture(96, 96, seed=i).save(room / "photos" / f"{i}.png")
+    photo_folder(room / "photos")
     save(room / "s1.safetensors", tiny(stage=1))
     files = [write(recipe(room, f"two-{n}", f, devices=2)) for n, f in RUNS.items()]
     for kind in ("whole", "stopped"):

@@ -13,32 +13,25 @@ from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import read_journal
 from dirformer.training.config import TrainConfig
 from dirformer.weights.checkpoints import save
-from helpers import FABRIC_WARNINGS, TINY_SR, picture, tiny
+from helpers import FABRIC_WARNINGS, photo_folder, tiny, tiny_recipe
 
 pytestmark = FABRIC_WARNINGS
 
 
 def recipe(tmp_path: Path, **fields: Any) -> TrainConfig:
-    photos = tmp_path / "photos"
-    photos.mkdir(exist_ok=True)
-    for i in range(2):
-        picture(160, 160, seed=i).save(photos / f"{i}.png")
+    """All that a step can hold: warm-up, clip, discriminator, a change of the patch."""
     save(tmp_path / "s1.safetensors", tiny(stage=1))
     values: dict[str, Any] = {
-        "name": "run",
-        "stage": 2,
-        "model": {**TINY_SR.to_dict()},
         "stage1": str(tmp_path / "s1.safetensors"),
-        "data": {"train": str(photos), "patch": 16, "batch": 2, "progressive": [[4, 24, 1]]},
-        "optimiser": {"kind": "muon", "lr": 2e-3, "clip": 1.0},
+        "data": {"progressive": [[4, 24, 1]]},
+        "optimiser": {"kind": "muon", "clip": 1.0},
+        "discriminator": {"clip": 1.0},
         "loss": {"adversarial": 0.1, "discriminator_dim": 8},
         "warmup": {"steps": 2},
         "steps": 8,
         "log_every": 1,
-        "out": str(tmp_path / "runs"),
-        "log": [],
     }
-    return TrainConfig.model_validate(values | fields)
+    return tiny_recipe(photo_folder(tmp_path / "photos", size=(160, 160)), 2, **(values | fields))
 
 
 def losses(config: TrainConfig) -> list[list[float]]:
@@ -50,7 +43,7 @@ def losses(config: TrainConfig) -> list[list[float]]:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_recorded_steps_are_the_steps(tmp_path: Path) -> None:
-    """Warm-up, joint phase, adversary and a change of the patch: the same losses within rounding."""
+    """Warm-up, joint phase, discriminator and a change of the patch: the same losses within rounding."""
     launched = losses(recipe(tmp_path, name="launched", device="cuda"))
     recorded = losses(recipe(tmp_path, name="recorded", device="cuda", graphs=True))
     assert len(launched) == 8 and launched[-1] != launched[-2]

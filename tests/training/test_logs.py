@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dirformer.ground.errors import MissingExtraError, OutputError
-from dirformer.ground.journal import Journal, Waiting, read_journal
-from dirformer.training.config import TrainConfig
+from dirformer.ground.errors import MissingExtraError
+from dirformer.ground.journal import read_journal
 from dirformer.training.logs import Log
-from helpers import TINY_SR, python
-
-
-def recipe(room: Path, **fields: Any) -> TrainConfig:
-    values = {"name": "run", "stage": 1, "model": TINY_SR.to_dict(), "out": str(room)}
-    return TrainConfig.model_validate(values | fields)
+from helpers import python, tiny_recipe
 
 
 def test_curves_are_written_to_tensorboard(tmp_path: Path) -> None:
@@ -52,39 +44,16 @@ print(events.Tags()["scalars"], [(e.step, e.value) for e in events.Scalars("trai
 def test_tensorboard_is_used_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a word in the recipe a missing TensorBoard is no error; asked for, it is."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert Log(recipe(tmp_path)).curves == []
+    assert Log(tiny_recipe(tmp_path / "photos", out=str(tmp_path), log=None)).curves == []
     for module in ("torch.utils.tensorboard", "wandb"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"tensorboard is not installed.*dirformer\[train\]"):
-        Log(recipe(tmp_path, log=["tensorboard"]))
+        Log(tiny_recipe(tmp_path / "photos", out=str(tmp_path), log=["tensorboard"]))
     with pytest.raises(MissingExtraError, match=r"wandb is not installed.*dirformer\[wandb\]"):
-        Log(recipe(tmp_path, log=["wandb"]))
+        Log(tiny_recipe(tmp_path / "photos", out=str(tmp_path), log=["wandb"]))
 
 
 def test_only_one_device_writes(tmp_path: Path) -> None:
     """The logs of the other devices leave nothing behind."""
-    Log(recipe(tmp_path), active=False).write("train", 1, image=0.5)
+    Log(tiny_recipe(tmp_path / "photos", out=str(tmp_path)), active=False).write("train", 1, image=0.5)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_journal_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    """A full disk or a folder in the way is an error of the package."""
-    (tmp_path / "journal.jsonl").mkdir()
-    with pytest.raises(OutputError, match=r"journal.jsonl cannot be written: Is a directory"):
-        Journal(tmp_path / "journal.jsonl").write("train", step=1)
-
-
-def test_waiting_is_measured() -> None:
-    """The share of the time that passes while things are fetched: most of it, or little."""
-
-    def slow() -> Any:
-        for i in range(3):
-            time.sleep(0.05)
-            yield i
-
-    things = Waiting(slow())
-    assert list(things) == [0, 1, 2] and things.share() > 0.5
-    things = Waiting(range(3))
-    for _ in things:
-        time.sleep(0.05)
-    assert things.share() < 0.5

@@ -10,28 +10,32 @@ import torch
 from torch.utils.data import default_collate
 
 from dirformer.data.shards import write_index, write_shard
+from dirformer.experiments.train import train
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
+from dirformer.ground.journal import read_journal
+from dirformer.training import samples
 from dirformer.training.config import TrainConfig
 from dirformer.training.samples import Clean, Samples, degrade_crops
-from helpers import picture
+from helpers import (
+    FABRIC_WARNINGS,
+    photo_folder,
+    quiet,
+    tiny_recipe,
+)
+
+pytestmark = FABRIC_WARNINGS
 
 
 def recipe(folder: Path, **data: Any) -> TrainConfig:
-    """A recipe on these photos."""
+    """A recipe on these photos; `realsr` kinds with the network that goes with them."""
     model = "realsr-x4" if data.get("degradation", "").startswith("realsr") else "sr-x4-compact"
-    return TrainConfig.model_validate(
-        {"name": "t", "stage": 1, "model": model, "data": {"train": folder, "patch": 16, **data}}
-    )
+    return tiny_recipe(folder, model=model, data=data)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(3):
-        picture(220, 216, seed=number).save(folder / f"{number}.png")
-    return folder
+    return photo_folder(tmp_path / "photos", 3, (220, 216))
 
 
 @pytest.mark.parametrize("kind", ["realsr", "realsr-released", "bicubic"])
@@ -64,3 +68,27 @@ def test_a_folder_of_shards_is_trained_on(photos: Path, tmp_path: Path) -> None:
     assert all(torch.equal(from_shards[n]["gt"], from_folder[n]["gt"]) for n in range(5))
     with pytest.raises(ConfigError, match="without has no effect on shards"):
         Samples(recipe(shards, without=tmp_path / "list.txt"))
+
+
+def test_validation_photos_are_not_trained_on(photos: Path) -> None:
+    """Photos of data.val are left out of data.train when both are in one folder."""
+    (photos.parent / "photos_val.txt").write_text("1.png\n")
+    config = tiny_recipe(photos, data={"val": str(photos.parent / "photos_val.txt")})
+    crops = samples.Samples(config).dataset
+    assert [p.name for p in crops.source.photos] == ["0.png"]
+    train(config, quiet)
+    assert any(r["kind"] == "val" and r["psnr_y"] > 0 for r in read_journal(config.folder / "journal.jsonl"))
+
+
+def test_samples_depend_on_their_number_alone(photos: Path) -> None:
+    """Sample n is the same in any order, in any batch, on any device of many."""
+    from dirformer.data.datasets import CleanCrops, stream
+
+    crops = CleanCrops(sorted(photos.iterdir()), 32, seed=3)
+    forwards = [crops[i]["gt"] for i in range(8)]
+    backwards = [CleanCrops(sorted(photos.iterdir()), 32, seed=3)[i]["gt"] for i in reversed(range(8))]
+    assert all(torch.equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
+    assert not torch.equal(forwards[0], forwards[2])
+    two = [stream(crops, start=1, steps=3, batch=2, rank=r, world=2) for r in (0, 1)]
+    seen = [[batch["index"].tolist() for batch in loader] for loader in two]
+    assert seen == [[[4, 5], [8, 9]], [[6, 7], [10, 11]]]

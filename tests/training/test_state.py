@@ -1,4 +1,4 @@
-"""Whatever interrupts a save, the last good checkpoint is there."""
+"""What a run leaves on disk: whatever interrupts a save, the last good checkpoint is there."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ import pytest
 import torch
 import yaml
 
-from dirformer.ground.errors import OutputError
+from dirformer.experiments.train import train
+from dirformer.ground.errors import ConfigError, OutputError
 from dirformer.training import loop
 from dirformer.training.config import TrainConfig
 from dirformer.weights.checkpoints import load
-from helpers import FABRIC_WARNINGS, TINY_SR, picture, python
+from helpers import (
+    FABRIC_WARNINGS,
+    photo_folder,
+    python,
+    quiet,
+    tiny_recipe,
+)
 
 pytestmark = FABRIC_WARNINGS
 SCRIPT = Path(__file__).with_name("killed_saves.py")
 
 
-def recipe(room: Path, out: Path, **fields: Any) -> TrainConfig:
-    (room / "photos").mkdir(exist_ok=True)
-    picture(96, 96).save(room / "photos" / "0.png")
-    values = {
-        "name": "run",
-        "stage": 1,
-        "model": TINY_SR.to_dict(),
-        "data": {"train": str(room / "photos"), "patch": 8, "batch": 2},
-        "steps": 4,
-        "log_every": 1,
-        "save_every": 1,
-        "out": str(out),
-        "device": "cpu",
-        "log": [],
-    }
-    return TrainConfig.model_validate(values | fields)
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return photo_folder(tmp_path / "photos")
+
+
+def quick(room: Path, out: Path, **fields: Any) -> TrainConfig:
+    """Four steps, each saved."""
+    photos = photo_folder(room / "photos", count=1)
+    often = {"log_every": 1, "save_every": 1, "steps": 4}
+    return tiny_recipe(photos, data={"patch": 8}, out=str(out), **(often | fields))
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.slow)])
@@ -46,7 +47,7 @@ def test_a_kill_during_a_save_leaves_a_checkpoint(tmp_path: Path, times: int) ->
 
     What killed saves left half-written is gone when the run goes on.
     """
-    config = recipe(tmp_path, tmp_path, loss={"adversarial": 0.1, "discriminator_dim": 4}, steps=100_000)
+    config = quick(tmp_path, tmp_path, loss={"adversarial": 0.1, "discriminator_dim": 4}, steps=100_000)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config.to_dict()))
     done = python(str(SCRIPT), str(tmp_path / "recipe.yaml"), str(times))
     assert done.returncode == 0, done.stderr[-2000:]
@@ -105,7 +106,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 ) -> None:
     """A save that finds no room is one line, the state before it loads, and with room the run goes on."""
     folder, fill = disk
-    config = recipe(tmp_path, folder)
+    config = quick(tmp_path, folder)
 
     def fill_at_two(line: str) -> None:
         if line.startswith("step 2/"):
@@ -119,6 +120,34 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     load(config.folder / "last.safetensors")
     fill(False)
     weights = loop.train(config, report=lambda _: None)
-    whole = loop.train(recipe(tmp_path, tmp_path / "whole"), report=lambda _: None)
+    whole = loop.train(quick(tmp_path, tmp_path / "whole"), report=lambda _: None)
     ours, theirs = load(weights).state_dict(), load(whole).state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_state_of_an_older_version_is_taken_up(photos: Path) -> None:
+    """A field that a stored recipe does not have is taken to have had its default."""
+    config = tiny_recipe(photos, steps=2)
+    train(config, quiet)
+    state = torch.load(config.folder / "state.pt", weights_only=True)
+    del state["recipe"]["loss"]["stlpips"], state["recipe"]["training"], state["world"], state["precision"]
+    torch.save(state, config.folder / "state.pt")
+    lines: list[str] = []
+    train(config, lines.append)
+    assert lines[0].startswith("going on from step 2")
+
+
+def test_numbered_copies_are_rotated(photos: Path) -> None:
+    """`keep` numbered files stay, the newest."""
+    config = tiny_recipe(photos, save_every=1, keep=2)
+    train(config, quiet)
+    names = sorted(p.name for p in config.folder.glob("step-*"))
+    assert names == ["step-00000005.safetensors", "step-00000006.safetensors"]
+
+
+def test_another_recipe_in_the_same_folder_is_refused(photos: Path) -> None:
+    """A run is its folder: a changed rate under the same name is an error, a changed interval is not."""
+    train(tiny_recipe(photos), quiet)
+    with pytest.raises(ConfigError, match=r"holds a run with optimiser = .* choose another name="):
+        train(tiny_recipe(photos, optimiser={"lr": 1e-5}), quiet)
+    train(tiny_recipe(photos, log_every=1), quiet)

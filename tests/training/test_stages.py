@@ -1,0 +1,111 @@
+"""What each stage trains, and on which losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dirformer.ground.errors import ConfigError
+from dirformer.training.samples import Batch
+from dirformer.training.stages import STAGES
+from dirformer.weights.checkpoints import save
+from helpers import (
+    FABRIC_WARNINGS,
+    TINY_SR,
+    photo_folder,
+    tiny,
+    tiny_recipe,
+)
+
+pytestmark = FABRIC_WARNINGS
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return photo_folder(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_gradients_reach_everything_that_is_trained(photos: Path, stage: int) -> None:
+    """Stage 1 trains CPEN and DIRformer, stage 2 also the denoiser, through T steps; the teacher rests."""
+    save(photos.parent / "s1.safetensors", tiny(stage=1))
+    config = recipe(
+        photos, stage, **({"stage1": str(photos.parent / "s1.safetensors")} if stage == 2 else {})
+    )
+    current = STAGES[stage](config)
+    lq, gt = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
+    losses = losses_of(current, batch(lq, gt))
+    assert set(losses) == ({"image"} if stage == 1 else {"image", "prior"})
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in current.network.parameters())
+    assert all(p.grad is None for p in current.frozen.parameters())
+
+
+def batch(lq: torch.Tensor, gt: torch.Tensor, step: int = 0) -> Batch:
+    return Batch(lq, gt, [torch.Generator().manual_seed(i) for i in range(len(lq))], step)
+
+
+def losses_of(stage: Any, given: Batch) -> dict[str, torch.Tensor]:
+    """The losses of a batch, on the stage's own network."""
+    return stage.losses(stage.draw(given), stage.network).values
+
+
+def reached(model: torch.nn.Module) -> set[str]:
+    """Rooms of a network whose parameters have a gradient that is not zero."""
+    return {
+        name.split(".")[0]
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
+
+
+def stage2(photos: Path, **fields: Any) -> Any:
+    save(photos.parent / "s1.safetensors", tiny(stage=1))
+    return STAGES[2](tiny_recipe(photos, 2, stage1=str(photos.parent / "s1.safetensors"), **fields))
+
+
+def test_joint_training_reaches_the_prior_through_the_photo(photos: Path) -> None:
+    """V3: the photo's loss alone teaches CPEN and denoiser, through all T steps."""
+    current = stage2(photos)
+    losses_of(current, batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))["image"].backward()
+    assert reached(current.network) == {"cpen", "denoiser", "dirformer"}
+
+
+@pytest.mark.parametrize("target", ["x0", "epsilon"])
+def test_separate_training_leaves_the_dirformer_alone(photos: Path, target: str) -> None:
+    """V2: a step at a random t teaches CPEN and denoiser; the DIRformer stays as stage 1 left it."""
+    current = stage2(photos, training="separate", model=TINY_SR.to_dict() | {"target": target})
+    losses = losses_of(current, batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
+    assert set(losses) == {"prior"}
+    losses["prior"].backward()
+    assert reached(current.network) == {"cpen", "denoiser"}
+    assert not any(p.requires_grad for p in current.network.dirformer.parameters())
+
+
+def test_without_diffusion_the_condition_is_the_estimate(photos: Path) -> None:
+    """V1: with T = 0, CPEN's own output is compared with stage 1's IPR and guides the DIRformer."""
+    current = stage2(photos, model=TINY_SR.to_dict() | {"timesteps": 0})
+    lq, gt = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
+    losses = losses_of(current, batch(lq, gt))
+    with torch.no_grad():
+        expected = (current.network.cpen(lq) - current.teacher(lq, gt)).abs().mean()
+    assert float(losses["prior"].detach()) == pytest.approx(float(expected))
+    sum(losses.values()).backward()
+    assert reached(current.network) == {"cpen", "dirformer"}
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "kl"])
+def test_prior_losses_are_chosen_by_the_recipe(photos: Path, kind: str) -> None:
+    """Eqs. 13 to 15 by name, weighted."""
+    current = stage2(photos, loss={"prior_kind": kind, "prior": 2.0})
+    losses = losses_of(current, batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
+    assert losses["prior"] > 0
+
+
+def test_perceptual_loss_asks_for_its_weights(photos: Path) -> None:
+    """VGG-19's weights cannot be shipped: the error says which file to give."""
+    with pytest.raises(ConfigError, match=r"give loss.vgg19=FILE"):
+        stage2(photos, loss={"perceptual": 1.0})
