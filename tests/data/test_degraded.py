@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from dirformer.errors import ConfigError
 
 from dirformer.data.datasets import stream
+from dirformer.ground.errors import ConfigError
 from dirformer.training.config import TrainConfig
 from dirformer.training.samples import Samples
 from helpers import picture
