@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dirformer.device import seeded_generator
+from dirformer.ground.device import seeded_generator
 
 from dirformer.data.manifest import FILE, read_manifest
 from dirformer.data.testsets import degrade_photos
