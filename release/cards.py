@@ -26,16 +26,7 @@ from release.testsets import tests
 from release.texts import CARDS, DATA_SECTION, LICENCE_SECTION
 
 HIDDEN = {"seconds", "peak_mib"}
-HEADLINES = {
-    "sr": ("psnr_y", "PSNR-Y"),
-    "realsr": ("psnr_y", "PSNR-Y"),
-    "deblurring": ("psnr", "PSNR"),
-    "inpainting": ("psnr", "PSNR"),
-    "psnr_shifted": ("psnr_shifted", "PSNR, best shift"),
-}
-"""Protocol (or a metric that stands for it) → the score that the README shows, and what it is called there."""
 MODELS_HEAD = "| model | task | parameters | Mult-Adds | file |\n|---|---|---|---|---|\n"
-SCORES_HEAD = "| set | score | without | with |\n|---|---|---|---|\n"
 
 
 def score(name: str, data: Path) -> list[dict[str, Any]]:
@@ -203,9 +194,8 @@ def write(scores: dict[str, Any]) -> None:
     (REPORTS / "README.md").write_text(overview(scores), encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    for head, rows in ((MODELS_HEAD, models(list(scores))), (SCORES_HEAD, headlines(scores))):
-        before, _, behind = text.partition(head)
-        text = before + head + "\n".join(rows) + behind[behind.index("\n\n") :]
+    before, _, behind = text.partition(MODELS_HEAD)
+    text = before + MODELS_HEAD + "\n".join(models(list(scores))) + behind[behind.index("\n\n") :]
     readme.write_text(text, encoding="utf-8")
 
 
@@ -221,24 +211,6 @@ def models(names: list[str]) -> list[str]:
             f"| {giga:.2f} G at {side}×{side} | {megabytes:.1f} MB |"
         )
     return rows
-
-
-def headlines(scores: dict[str, Any]) -> list[str]:
-    """Return the rows of the README's table: the first baseline and the model, the better one in bold."""
-    lines = []
-    for name, entries in scores.items():
-        for entry in (e for e in entries if "rows" in e):
-            rows = entry["rows"]
-            first = next(iter(rows))
-            metric, label = HEADLINES["psnr_shifted" if "psnr_shifted" in rows[name] else entry["protocol"]]
-            best = max(rows[method][metric]["mean"] for method in (first, name))
-            cells = []
-            for method, shown in ((first, first), (name, f"`{name}`")):
-                mean, interval = _cell(metric, rows[method][metric], gain=False).split(" ", 1)
-                mean = f"**{mean}**" if rows[method][metric]["mean"] == best else mean
-                cells.append(f"{shown} {mean} {interval}")
-            lines.append(f"| {entry['set']} | {label} | {' | '.join(cells)} |")
-    return lines
 
 
 def overview(scores: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dirformer.ground.device import seeded_generator
 
 from dirformer.data.manifest import FILE, read_manifest
 from dirformer.data.testsets import degrade_photos
@@ -20,6 +19,7 @@ from dirformer.degradations.graded import GROUPS, LEVELS, SINGLE, Draws, Graded,
 from dirformer.degradations.light import Damage
 from dirformer.degradations.second_order import SecondOrder
 from dirformer.degradations.table import DEGRADATIONS
+from dirformer.ground.device import seeded_generator
 from helpers import picture
 
 COUNT = 4000

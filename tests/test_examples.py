@@ -1,0 +1,121 @@
+"""Every example of README and docs is run, in a folder with small photos under the names that the pages use.
+
+A block says in its first line what it needs that a test has not: ```` ```sh requires: eight GPUs ````. Trainings are
+cut to one small step by fields behind the example's own.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageFilter
+
+from dirformer.degradations.table import DEGRADATIONS
+from dirformer.metrics.table import METRICS
+from dirformer.tasks import TASKS
+from helpers import FABRIC_WARNINGS, dirformer, picture
+
+ROOT = Path(__file__).parents[1]
+SHORT = (
+    *(
+        "steps=1",
+        "data.batch=1",
+        "data.patch=16",
+        "data.progressive=[]",
+        "data.val_crop=64",
+        "data.workers=0",
+    ),
+    *("val_every=1", "save_every=1", "log=[]", "accumulate=1", "precision=32-true", "warmup.steps=0"),
+)
+"""What makes a training small."""
+OUTSIDE = ("pip ", "make ")
+"""Commands that set a machine up: the suite itself was started by them."""
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """(language, what it requires, text) of each block of a page."""
+    found = re.findall(r"```(\w+)(?: requires: ([^\n]+))?\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    return [(language, needs, text) for language, needs, text in found if language in ("sh", "python")]
+
+
+PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if blocks(page)]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with photos under the names that the pages use; tables are as before behind it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.jpg", "photo.png"):
+        picture(64, 48).save(name)
+    hole = Image.new("L", (64, 48))
+    hole.paste(255, (20, 10, 36, 24))
+    hole.save("hole.png")
+    for folder in (
+        "photos",
+        "DIR",
+        "VAL",
+        "SHARP",
+        "VAL_SHARP",
+        "sharp",
+        "HR",
+        "Set5/HRx4",
+        "GoPro/sharp",
+        "frames",
+    ):
+        Path(folder).mkdir(parents=True)
+        for number, name in enumerate(("a", "b", "butterfly")):
+            photo = picture(160, 128, seed=number)
+            photo.save(f"{folder}/{name}.png")
+            for other, size in (("LR", 4), ("Set5/LRx4", 4)):
+                Path(other).mkdir(parents=True, exist_ok=True)
+                photo.resize((160 // size, 128 // size)).save(f"{other}/{name}.png")
+            for other in ("BLURRED", "VAL_BLURRED", "blurred-pairs", "blurred", "GoPro/blurred"):
+                Path(other).mkdir(parents=True, exist_ok=True)
+                photo.filter(ImageFilter.GaussianBlur(1)).save(f"{other}/{name}.png")
+    for number in range(9):
+        picture(32, 32, seed=number).save(f"frames/{number:03}.png")
+    Path("photos_val.txt").write_text("photos/butterfly.png\n")
+    tables = [TASKS, METRICS, DEGRADATIONS]
+    before = [dict(table) for table in tables]
+    yield tmp_path
+    for table, rows in zip(tables, before, strict=True):
+        table.clear()
+        table.update(rows)
+
+
+@FABRIC_WARNINGS
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_examples_of_a_page_run(page: Path, place: Path) -> None:
+    """From top to bottom: each command ends with 0, each Python block runs."""
+    del place
+    for language, needs, text in blocks(page):
+        if needs:
+            continue
+        if language == "python":
+            exec(compile(text, f"{page.name}, example", "exec"), {"__name__": "example"})
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            command = shlex.split(line, comments=True)
+            if not command or line.startswith(OUTSIDE):
+                continue
+            assert command[0] == "dirformer", f"{page.name}: {line}"
+            outcome = dirformer(*shortened(command[1:]))
+            assert outcome.returncode == 0, f"{line}\n{outcome.stderr}"
+
+
+def shortened(command: list[str]) -> list[str]:
+    """A training of one small step; everything else as it is."""
+    return [*command, *SHORT] if command[0] in ("train", "plan") else command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_is_not_run_says_why(page: Path) -> None:
+    """A reason is a few words; at least half of a page's examples run, reports apart."""
+    found = blocks(page)
+    assert all(3 < len(needs) < 60 for _, needs, _ in found if needs)
+    if "reports" not in page.parts and len(found) > 1:
+        assert sum(not needs for _, needs, _ in found) * 2 >= len(found)
