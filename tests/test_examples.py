@@ -1,6 +1,6 @@
 """Every example of README and docs is run, in a folder with small photos under the names that the pages use.
 
-A block says in its first line what it needs that a test has not: ```` ```sh requires: eight GPUs ````. Trainings are
+The first line of a block may say what it needs that a test has not: `sh requires: eight GPUs`. Trainings are
 cut to one small step by fields behind the example's own.
 """
 
