@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dirformer.ground.errors import OutputError, PhotoError
-from dirformer.ground.photo import Photo, read_mask, read_photo, read_rgb, side_by_side, write_photo
+from dirformer.ground.photo import Photo, read_photo, read_rgb, side_by_side, write_photo
 from helpers import picture
 
 
@@ -95,12 +95,6 @@ def test_alpha_is_laid_on_white_where_a_format_has_none(tmp_path: Path) -> None:
     photo = Photo(torch.zeros(3, 16, 16), alpha=torch.zeros(1, 16, 16))
     write_photo(tmp_path / "out.jpg", photo)
     assert read_photo(tmp_path / "out.jpg").pixels.min() > 0.99
-
-
-def test_masks_are_holes_where_not_black(tmp_path: Path) -> None:
-    """Any grey above 0 is a hole."""
-    Image.fromarray(np.array([[0, 1, 255]], dtype=np.uint8)).save(tmp_path / "mask.png")
-    assert read_mask(tmp_path / "mask.png").tolist() == [[[0.0, 1.0, 1.0]]]
 
 
 def bad_files(folder: Path) -> dict[str, Path]:

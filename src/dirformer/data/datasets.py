@@ -25,7 +25,8 @@ from dirformer.degradations.mask_settings import MaskSettings
 from dirformer.degradations.masks import draw_window
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import DataError
-from dirformer.ground.photo import read_mask, read_rgb, turned
+from dirformer.ground.mask import read_mask
+from dirformer.ground.photo import read_rgb, turned
 
 Key = int | tuple[int, int]
 """Which sample, and with which side of the crop if not the data set's own."""

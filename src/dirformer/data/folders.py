@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dirformer.ground.errors import DataError, PhotoError
+from dirformer.ground.formats import list_photos, photo_size
 from dirformer.ground.paths import is_file
-from dirformer.ground.photo import list_photos, photo_size
 from dirformer.ground.yaml_text import cut
 
 
@@ -27,8 +27,9 @@ def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
     if source.is_dir():
         try:
             photos = list_photos(source)
-        except PermissionError:
-            raise DataError(f"{source} cannot be opened: no permission") from None
+        except OSError as error:
+            why = "no permission" if isinstance(error, PermissionError) else error.strerror
+            raise DataError(f"{source} cannot be opened: {why}; give a folder of photos") from None
     elif source.is_file() and source.suffix == ".txt":
         photos = _listed(source)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from dirformer.data.folders import find_photos, pair_photos
 from dirformer.evaluation.methods import Method
-from dirformer.ground.errors import DataError
+from dirformer.ground.errors import DataError, PhotoError
+from dirformer.ground.mask import is_mask_name, masks_by_name, read_mask_for, split_masks
 from dirformer.ground.memory import PeakMemory
-from dirformer.ground.photo import read_mask, read_rgb
+from dirformer.ground.photo import read_rgb
 from dirformer.metrics.scorer import as_float
 
 
@@ -46,7 +46,11 @@ def restore_sample(method: Method, sample: Sample, seed: int) -> Restored:
         DataError: if sizes do not match each other or the model.
     """
     lq, gt = as_float(read_rgb(sample.lq)), as_float(read_rgb(sample.gt))
-    mask = None if sample.mask is None else read_mask(sample.mask)
+    size = (lq.shape[1], lq.shape[2])
+    try:
+        mask = None if sample.mask is None else read_mask_for(sample.lq, sample.mask, size)
+    except PhotoError as error:
+        raise DataError(str(error)) from None
     scale = _ratio(sample, lq, gt)
     _require_fit(method, sample, scale, lq, gt, mask)
     gt = gt[:, : lq.shape[1] * scale, : lq.shape[2] * scale]
@@ -69,12 +73,15 @@ def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
     """
     if masks is None:
         return [Sample(a.stem, a, b) for a, b in pair_photos(lq, gt)]
-    clean = {p.stem: p for p in find_photos(gt) if not _MASK.search(p.stem)}
-    found = {_MASK.sub("", p.stem): p for p in find_photos(masks) if masks != lq or _MASK.search(p.stem)}
+    clean = {p.stem: p for p in split_masks(find_photos(gt))[0]}
+    photos, beside = split_masks(find_photos(lq))
+    if masks.resolve() == lq.resolve():
+        # A mask whose photo is missing is still no photo.
+        photos, found = [p for p in photos if not is_mask_name(p)], masks_by_name(beside)
+    else:
+        found = masks_by_name(find_photos(masks))
     samples = []
-    for path in find_photos(lq):
-        if _MASK.search(path.stem):
-            continue
+    for path in photos:
         if path.stem not in clean:
             raise DataError(f"{path.stem} is in {lq} but not in {gt}; pairs need the same name")
         if path.stem not in found:
@@ -85,9 +92,6 @@ def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
     if not samples:
         raise DataError(f"{lq} has only masks; expected photos beside them")
     return samples
-
-
-_MASK = re.compile(r"_mask\d*$")
 
 
 def _ratio(sample: Sample, lq: Tensor, gt: Tensor) -> int:
@@ -110,8 +114,6 @@ def _require_fit(
             f"{method.name} enlarges ×{method.scale}, but {sample.gt} ({_size(gt)}) is ×{scale} of "
             f"{sample.lq} ({_size(lq)}); give the ×{method.scale} pairs or another model"
         )
-    if mask is not None and mask.shape[1:] != lq.shape[1:]:
-        raise DataError(f"{sample.mask} is {_size(mask)} and {sample.lq} {_size(lq)}; expected one size")
     if method.fills not in (None, mask is not None):
         raise DataError(
             f"{method.name} {'fills holes' if method.fills else 'fills no holes'}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dirformer.ground.errors import OutputError
@@ -16,10 +16,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; move it there when the block ends well, else remove it.
 
     Raises:
-        OutputError: if the folder cannot be made or written.
+        OutputError: if the folder cannot be made or written, or `path` is a device or a folder.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part_of(path)
     try:
+        _require_place(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb+") as file:
@@ -30,9 +31,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
         part.chmod(0o666 & ~umask)
         part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}; give another name"
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        # Where nothing could be written nothing can be removed, and the first error says why.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _part_of(path: Path) -> Path:
+    """Return the temporary name, never longer than a file name may be."""
+    short = path.name.encode(errors="surrogateescape")[:180].decode(errors="ignore")
+    return path.with_name(f".{short}.{os.getpid()}.part")
+
+
+def _require_place(path: Path) -> None:
+    """Raise OutputError if what is there already is no file: a device must not be replaced by one."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise OutputError(f"{path} is {kind}; expected the name of a file to write")
+    for folder in path.parents:
+        if folder.exists():
+            if not folder.is_dir():
+                raise OutputError(f"{path} cannot be written: {folder} is a file, not a folder")
+            return
 
 
 def is_file(path: Path) -> bool:

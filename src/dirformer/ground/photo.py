@@ -1,32 +1,30 @@
 """Photo file ↔ float tensor in [0, 1].
 
-Photos are turned upright on reading (EXIF orientation). What the network does not need is remembered and
-written back: grey stays grey, alpha stays alpha, the colour profile stays, 16-bit grey stays 16-bit.
-Pillow reads 16-bit colour as 8-bit; that loss is the one exception.
+Photos are turned upright on reading. What the network does not need is remembered and written back: grey
+stays grey, alpha stays alpha, 16 bit stay 16 bit; the colour profile, EXIF, XMP and resolution stay.
+The stated rules are in docs/guides/photos.md.
 """
 
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from dirformer.ground.errors import OutputError, PhotoError
+from dirformer.ground.decode import Decoded, Origin, decode, decode_file, decode_image
+from dirformer.ground.encode import check_output, encode_file, lacks_alpha
+from dirformer.ground.errors import DirformerError, OutputError
+from dirformer.ground.formats import MAX_PIXELS, WRITTEN
+from dirformer.ground.metadata import Metadata
 from dirformer.ground.paths import atomic_path
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-"""File names taken for photos, in any case; nothing else is opened when a folder is given."""
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-EXIF_ORIENTATION = 0x0112
-"""Decoders that are allowed to run, whatever a file is called."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,13 @@ class Photo:
     grey: bool = False
     alpha: Float[Tensor, "1 h w"] | None = None
     depth: int = 8
-    """Bits per channel in the file: 8, or 16 (grey only)."""
+    """Bits a channel: 8 or 16."""
     icc_profile: bytes | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    origin: Origin = field(default_factory=Origin)
+    """How the file was coded."""
+    notes: tuple[str, ...] = ()
+    """Lines on what reading has changed or left out."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -47,102 +50,156 @@ class Photo:
         return self.pixels.shape[1], self.pixels.shape[2]
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(
+    path: str | Path, page: int = 0, *, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None
+) -> Photo:
     """Read a photo upright.
 
+    Args:
+        path: the file.
+        page: of a TIFF or an animation, from 0.
+        max_pixels: larger photos are refused from their header.
+        max_bytes: photos whose decoding needs more memory are refused from their header.
+
     Raises:
-        PhotoError: if the file is missing, empty, damaged, not a photo, or larger than Pillow's limit of
-            179 million pixels.
+        PhotoError: if the file is missing, empty, damaged, not a photo, too large, or if nothing says what
+            its values mean.
     """
-    return _photo(_open(path))
+    return _photo(decode_file(Path(path), page, max_pixels=max_pixels, max_bytes=max_bytes))
 
 
-def _photo(image: Image.Image) -> Photo:
-    profile = image.info.get("icc_profile")
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        values = torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(65535)).clamp(0, 1)
-        return Photo(values.expand(3, -1, -1), grey=True, depth=16, icc_profile=profile)
-    if image.mode in ("1", "F"):
-        image = image.convert("L")
-    if image.mode in ("P", "PA") or (image.mode in ("L", "RGB") and "transparency" in image.info):
-        image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        # CMYK, YCbCr, Lab …: shown as RGB; the old profile describes other colours.
-        image, profile = image.convert("RGB"), None
-    values = _tensor(image).float() / 255
-    grey = image.mode in ("L", "LA")
+def photo_of(image: Image.Image) -> Photo:
+    """Take an open picture of Pillow as `read_photo` takes a file. Raises PhotoError likewise."""
+    return _photo(decode_image(image))
+
+
+def _photo(decoded: Decoded) -> Photo:
+    values = _floats(decoded.values)
+    grey = values.shape[0] < 3
     colour = values[:1].expand(3, -1, -1) if grey else values[:3]
-    alpha = values[-1:] if image.mode in ("LA", "RGBA") else None
-    return Photo(colour, grey=grey, alpha=alpha, icc_profile=profile)
+    return Photo(
+        colour,
+        grey=grey,
+        alpha=values[-1:] if values.shape[0] in (2, 4) else None,
+        depth=8 if decoded.values.dtype == np.uint8 else 16,
+        icc_profile=decoded.profile,
+        metadata=decoded.metadata,
+        origin=decoded.origin,
+        notes=decoded.notes,
+    )
 
 
-def read_rgb(path: Path) -> UInt8[Tensor, "3 h w"]:
+def _floats(values: np.ndarray) -> Float[Tensor, "c h w"]:
+    """Scale levels to [0, 1]; float32 holds all levels of 8 and 16 bit exactly."""
+    if values.dtype == np.uint16:
+        values = values.astype(np.float32) / np.float32(65535)
+    tensor = torch.from_numpy(values).permute(2, 0, 1)
+    return tensor if tensor.dtype == torch.float32 else tensor.float() / 255
+
+
+def read_rgb(path: str | Path) -> UInt8[Tensor, "3 h w"]:
     """Read a photo as upright 8-bit RGB: data for training and scores. Raises PhotoError as `read_photo`."""
-    return _rgb(_open(path))
+    return _rgb(decode_file(Path(path)))
 
 
 def decode_rgb(data: bytes, name: str) -> UInt8[Tensor, "3 h w"]:
     """Decode the bytes of a photo file as `read_rgb` does; PhotoError calls it `name`."""
-    return _rgb(_upright(io.BytesIO(data), name))
+    return _rgb(decode(io.BytesIO(data), name))
 
 
-def _rgb(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
-    if image.mode == "RGB":
+def _rgb(decoded: Decoded) -> UInt8[Tensor, "3 h w"]:
+    values = decoded.values
+    if values.dtype == np.uint8:
         # Training reads little else, and the way through floats takes longer than decoding a JPEG.
-        return _tensor(image)
-    return (_photo(image).pixels * 255).round().byte()
+        tensor = torch.from_numpy(values).permute(2, 0, 1)
+    else:
+        tensor = (_floats(values) * 255).round().byte()
+    return tensor[:1].repeat(3, 1, 1) if tensor.shape[0] < 3 else tensor[:3]
 
 
-def photo_size(path: Path) -> tuple[int, int]:
-    """Return width and height of the upright photo, from its header; PhotoError if it cannot be read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise PhotoError(f"{path} cannot be read as a photo") from None
-    return (height, width) if turned else (width, height)
-
-
-def read_mask(path: Path) -> Float[Tensor, "1 h w"]:
-    """Read a mask: 1 (hole) where the grey value is above 0, else 0."""
-    return _tensor(_open(path).convert("L")).gt(0).float()
-
-
-def write_photo(path: Path, photo: Photo) -> None:
+def write_photo(
+    path: Path, photo: Photo, *, quality: int | None = None, strip_metadata: bool = False
+) -> tuple[str, ...]:
     """Write `photo` in the format of the suffix, through a temporary name.
 
-    Values are clamped to [0, 1] and rounded to the photo's depth. JPEG is written at quality 95 without
-    chroma subsampling; where a format has no alpha (JPEG, BMP) the photo is laid on white.
+    Values are clamped to [0, 1] and rounded to the photo's depth, or to 8 bit where the format holds no
+    more. Where a format has no alpha (JPEG, BMP) the photo is laid on white.
+
+    Args:
+        path: file to write.
+        photo: what to write.
+        quality: 1 to 100, of JPEG, WebP and AVIF. None: a JPEG is coded as the JPEG it came from, WebP is
+            lossy if it came from a lossy WebP; other JPEG and AVIF are of quality 95, other WebP lossless.
+        strip_metadata: leave EXIF, XMP and resolution out; the colour profile stays.
+
+    Returns:
+        Lines on what the format could not hold.
 
     Raises:
-        OutputError: if the suffix names no known format or the file cannot be written.
+        OutputError: if the suffix names no known format, the format cannot hold the photo, or the file
+            cannot be written.
     """
-    check_suffix(path)
-    image = _image(photo, has_alpha=path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"))
-    options: dict[str, object] = {} if photo.icc_profile is None else {"icc_profile": photo.icc_profile}
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        options |= {"quality": 95, "subsampling": 0}
-        image = image.convert("L") if image.mode.startswith("I") else image
-    elif path.suffix.lower() == ".webp":
-        options |= {"lossless": True}
-        image = image.convert("RGBA" if "A" in image.mode else "RGB")
-    file_format = Image.registered_extensions()[path.suffix.lower()]
+    height, width = photo.size
+    notes = check_output(path, width, height, depth=photo.depth, alpha=photo.alpha is not None)
+    kind = WRITTEN[path.suffix.lower()]
+    levels = _levels(photo, kind)
+    metadata = Metadata() if strip_metadata else photo.metadata
     with atomic_path(path) as part:
-        image.save(part, format=file_format, **options)
+        try:
+            notes += encode_file(
+                part,
+                kind,
+                levels,
+                profile=photo.icc_profile,
+                metadata=metadata,
+                origin=photo.origin,
+                quality=quality,
+            )
+        except (DirformerError, OSError):
+            raise
+        except Exception as error:
+            # Encoders raise as many kinds of errors as decoders do.
+            what = " ".join(str(error).split())[:120] or type(error).__name__
+            raise OutputError(f"{path} cannot be written: {what}; try --format png") from error
+    return tuple(notes)
 
 
-def check_suffix(path: Path) -> None:
-    """Raise OutputError unless the suffix names a format that can be written."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{path} has no photo suffix; expected one of {', '.join(SUFFIXES)}")
+def _levels(photo: Photo, kind: str) -> np.ndarray:
+    colour = photo.pixels[:1] if photo.grey else photo.pixels
+    if photo.alpha is not None:
+        if lacks_alpha(kind):
+            colour = colour * photo.alpha + (1 - photo.alpha)
+        else:
+            colour = torch.cat([colour, photo.alpha])
+    deep = photo.depth == 16 and kind in ("PNG", "TIFF")
+    values = (colour.clamp(0, 1) * (65535 if deep else 255)).round().permute(1, 2, 0).contiguous()
+    return values.cpu().numpy().astype(np.uint16 if deep else np.uint8)
 
 
-def list_photos(folder: Path) -> list[Path]:
-    """Return the photos of a folder, by name; not of folders below it."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def fill_transparent(pixels: Float[Tensor, "3 h w"], alpha: Float[Tensor, "1 h w"]) -> Float[Tensor, "3 h w"]:
+    """Replace colours that nobody sees (alpha = 0) by those of visible pixels around them.
+
+    A network mixes neighbours: a dark colour beneath transparency would become a dark fringe. Colours are
+    averaged to ever coarser grids, weighted by alpha, and holes are filled from the finest grid that knows.
+    What was there before has no influence.
+    """
+    if not bool((alpha == 0).any()) or not bool((alpha > 0).any()):
+        return pixels
+    levels = [(pixels * alpha, alpha)]
+    while min(levels[-1][1].shape[1:]) > 1 or max(levels[-1][1].shape[1:]) > 1:
+        levels.append(
+            tuple(F.avg_pool2d(t[None], 2, ceil_mode=True, count_include_pad=False)[0] for t in levels[-1])  # type: ignore[arg-type]
+        )
+    filled: Tensor | None = None
+    for colour, weight in reversed(levels):
+        own = colour / weight.clamp(min=1e-8)
+        if filled is not None:
+            size = weight.shape[1:]
+            coarse = F.interpolate(filled[None], size=size, mode="bilinear", align_corners=False)[0]
+            own = torch.where(weight > 0, own, coarse)
+        filled = own
+    assert filled is not None
+    return torch.where(alpha > 0, pixels, filled.clamp(0, 1))
 
 
 def turned(photo: Shaped[Tensor, "c h w"], turn: int) -> Shaped[Tensor, "c y x"]:
@@ -164,44 +221,3 @@ def side_by_side(photos: Iterable[Float[Tensor, "3 h w"]], gap: int = 8) -> Floa
             panels.append(photo.new_ones(3, photo.shape[1], gap))
         panels.append(photo)
     return torch.cat(panels, dim=2)
-
-
-def _open(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise PhotoError(f"{path} is not there; give the name of a photo")
-    if path.stat().st_size == 0:
-        raise PhotoError(f"{path} is empty (0 bytes); expected a photo")
-    return _upright(path, str(path))
-
-
-def _upright(source: Path | io.BytesIO, name: str) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            # Damaged metadata and large photos only warn; pixels decide. The hard limit is still an error.
-            warnings.simplefilter("ignore")
-            with Image.open(source, formats=FORMATS) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError:
-        kinds = "PNG, JPEG, WebP, TIFF or BMP"
-        raise PhotoError(f"{name} is not a photo that can be read; expected {kinds}") from None
-    except Image.DecompressionBombError as error:
-        raise PhotoError(f"{name} is too large: {error}") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise PhotoError(f"{name} is damaged and cannot be decoded: {error}") from None
-
-
-def _tensor(image: Image.Image) -> UInt8[Tensor, "c h w"]:
-    values = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
-
-
-def _image(photo: Photo, *, has_alpha: bool) -> Image.Image:
-    colour = photo.pixels[:1] if photo.grey else photo.pixels
-    if photo.depth == 16:
-        values = (colour[0].clamp(0, 1) * 65535).round().numpy().astype(np.uint16)
-        return Image.fromarray(values)
-    if photo.alpha is not None:
-        colour = torch.cat([colour, photo.alpha]) if has_alpha else colour * photo.alpha + (1 - photo.alpha)
-    values = (colour.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)

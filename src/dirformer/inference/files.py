@@ -9,15 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dirformer.ground.errors import ConfigError, DirformerError, OutputError, PhotoError
-from dirformer.ground.photo import (
-    SUFFIXES,
-    check_suffix,
-    list_photos,
-    photo_size,
-    read_mask,
-    read_photo,
-    write_photo,
-)
+from dirformer.ground.formats import SUFFIXES, check_suffix, list_photos, photo_size
+from dirformer.ground.mask import read_mask
+from dirformer.ground.photo import read_photo, write_photo
 from dirformer.inference.restorer import Restorer, enlarge
 from dirformer.weights.catalog import default_model
 

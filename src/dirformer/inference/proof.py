@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirformer.ground.photo import read_mask, read_photo
+from dirformer.ground.mask import read_mask
+from dirformer.ground.photo import read_photo
 from dirformer.inference.files import Job
 from dirformer.inference.plan import available_memory, forget_peak_memory, process_memory
 from dirformer.inference.restorer import Restorer, pad_to_multiple
