@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,83 @@ def test_overrides_reach_nested_fields() -> None:
     config = load_recipe("sr-x4-compact-stage1", ["model.dim=32", "data.batch=3", "data.train=DIR"])
     assert config.network_config.dim == 32 and config.network_config.tail == "direct"
     assert config.data.batch == 3 and config.data.train == Path("DIR")
+
+
+HEAD = "name: r\nstage: 1\n"
+MODEL = f"{HEAD}model: sr-x4-compact\n"
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}]\n"
+    for old, new in itertools.pairwise("abcdefghi")
+)
+HOSTILE = {
+    "list where a preset is expected": (f"{HEAD}model: {{preset: [1]}}", "model.preset is [1]"),
+    "list of fields": ("[1, 2]", "has no fields"),
+    "list for a section": (f"{MODEL}data: [1]", "data is [1]"),
+    "nothing": ("", "has no fields"),
+    "deep": (f"{HEAD}model: {'[' * 5000}", "is nested too deeply"),
+    "bomb": (BOMB, "has more than 20,000 values"),
+    "itself": ("name: &a {b: *a}", "has an alias that refers to itself"),
+    "nan": (f"{MODEL}optimiser: {{gamma: .nan}}", "optimiser.gamma is nan"),
+    "infinite text": (f"{MODEL}optimiser: {{lr: 1e400}}", "optimiser.lr is '1e400'"),
+    "infinite": (f"{MODEL}loss: {{image: 1.0e+400}}", "loss.image is inf"),
+    "code": ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
+    "numbers for keys": (f"{MODEL}1: 2", "Keys should be strings"),
+    "many digits": (f"{MODEL}steps: {'9' * 6000}", "is not YAML: Exceeds the limit"),
+    "more digits": (f"{MODEL}steps: 0x{'f' * 6000}", "steps is "),
+    "no date": (f"{MODEL}steps: 2024-13-45", "month must be in 1..12"),
+    "megabytes quoted": (f"name: '{'y' * 500_000}", "line 1, column 500008: found unexpected end of stream"),
+    "megabytes as a name": (f"name: *{'z' * 100_000}", "found undefined alias 'zzz"),
+    "megabytes as a value": (f"{MODEL}stage: {'z' * 100_000}", "stage is 'zzz"),
+    "much as a field": (f"{MODEL}{'z' * 1000}: 1", "unknown field zzz"),
+    "too large": (f"name: {'y' * 2_000_000}", "has 2,000,006 bytes; expected YAML of at most 1,048,576"),
+    "null byte": ("name: \0", "unacceptable character"),
+    "unhashable key": ("? [a]\n: b", "found unhashable key"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_recipes_are_one_short_line(tmp_path: Path, kind: str) -> None:
+    """Whatever a file holds, the error is one line that quotes little of it."""
+    text, message = HOSTILE[kind]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        load_recipe(str(path))
+    line = str(error.value).replace(str(path), "")
+    assert "\n" not in line and len(line) < 300
+
+
+def test_a_recipe_in_another_encoding_is_one_line(tmp_path: Path) -> None:
+    """Latin-1 is refused; a byte order mark is read over."""
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes("name: café".encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not UTF-8 text; save it as UTF-8"):
+        load_recipe(str(path))
+    path.write_text(MODEL, encoding="utf-8-sig")
+    assert load_recipe(str(path)).name == "r"
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "x\0", "/"])
+def test_what_is_no_name_of_a_file_is_no_recipe(name: str) -> None:
+    """Names that no file can have give the message of any other missing recipe."""
+    with pytest.raises(ConfigError, match=r"no recipe .*; give a .yaml file or one of:"):
+        load_recipe(name)
+
+
+@pytest.mark.parametrize("text", ["2024", "007", "1e3", "2024-01-31", "@photos", "a #2: b", "yes", "[1]"])
+def test_what_looks_like_a_number_is_a_path_where_a_path_is_expected(tmp_path: Path, text: str) -> None:
+    """On the command line, and (in quotes or not) in a recipe; the name of a run too."""
+    config = load_recipe("sr-x4-compact-stage1", [f"data.train={text}", f"name={text}"])
+    assert (config.data.train, config.name) == (Path(text), text)
+    assert load_recipe("sr-x4-compact-stage1", [f'data.train="{text}"']).data.train == Path(text)
+    if not set(text) & set("@#[:"):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(f"{HEAD}model: sr-x4-compact\ndata: {{train: {text}}}")
+        assert load_recipe(str(path)).data.train == Path(text)
+
+
+def test_a_path_can_be_taken_away() -> None:
+    """`data.val=` and `data.val=null` leave validation out."""
+    for text in ("", "null"):
+        overrides = ["data.val=photos", f"data.val={text}"]
+        assert load_recipe("sr-x4-compact-stage1", overrides).data.val is None

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from dirformer.data.shards import write_index, write_shard
+from dirformer.degradations.blur import sharpen
 from dirformer.experiments.train import train
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
@@ -19,6 +20,7 @@ from dirformer.training.config import TrainConfig
 from dirformer.training.samples import Clean, Samples, degrade_crops
 from helpers import (
     FABRIC_WARNINGS,
+    TINY_INPAINTING,
     photo_folder,
     quiet,
     tiny_recipe,
@@ -72,7 +74,7 @@ def test_a_folder_of_shards_is_trained_on(photos: Path, tmp_path: Path) -> None:
 
 def test_validation_photos_are_not_trained_on(photos: Path) -> None:
     """Photos of data.val are left out of data.train when both are in one folder."""
-    (photos.parent / "photos_val.txt").write_text("1.png\n")
+    (photos.parent / "photos_val.txt").write_text("1.png\n2.png\n")
     config = tiny_recipe(photos, data={"val": str(photos.parent / "photos_val.txt")})
     crops = samples.Samples(config).dataset
     assert [p.name for p in crops.source.photos] == ["0.png"]
@@ -92,3 +94,35 @@ def test_samples_depend_on_their_number_alone(photos: Path) -> None:
     two = [stream(crops, start=1, steps=3, batch=2, rank=r, world=2) for r in (0, 1)]
     seen = [[batch["index"].tolist() for batch in loader] for loader in two]
     assert seen == [[[4, 5], [8, 9]], [[6, 7], [10, 11]]]
+
+
+def test_usm_degrades_sharpened_photos_and_has_them_as_target(photos: Path) -> None:
+    """V2 of the real-world recipes: LQ and GT are made of sharpened photos, plain ones are kept too."""
+    samples = Samples(recipe(photos, usm=True))
+    assert isinstance(samples.mode, Clean)
+    raw = default_collate([samples.dataset[n] for n in range(2)])
+    clean, margin = raw["gt"].float() / 255, 4 * samples.mode.degrade.margin
+    plain = clean[..., margin:-margin, margin:-margin]
+    given = samples.prepare(raw, 0, torch.device("cpu"))
+    assert torch.equal(given.real, plain)
+    assert torch.equal(given.gt, sharpen(plain)) and not torch.equal(given.gt, plain)
+    draws = [seeded_generator(0, "degrade", n) for n in range(2)]
+    assert torch.equal(given.lq, samples.mode.degrade.inside(sharpen(clean), draws))
+
+
+def test_flips_are_left_to_right_alone(photos: Path) -> None:
+    """With `augment: flips` a crop is left as it is or flipped; both happen."""
+    flipped, plain = (Samples(recipe(photos, augment=a)).dataset for a in ("flips", "none"))
+    seen = []
+    for number in range(12):
+        ours, crop = flipped[number]["gt"], plain[number]["gt"]
+        seen.append(torch.equal(ours, crop.flip(-1)))
+        assert seen[-1] or torch.equal(ours, crop)
+    assert 0 < sum(seen) < 12
+
+
+def test_a_pool_does_not_mix_masks(photos: Path) -> None:
+    """Pairs of a pool have no masks: one line instead of photos whose holes are elsewhere."""
+    config = tiny_recipe(photos, model=TINY_INPAINTING.to_dict(), data={"patch": 32, "pool": 2})
+    with pytest.raises(ConfigError, match=r"data.pool mixes degraded photos; it does not go with the masks"):
+        Samples(config)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dirformer.training.config import Optimiser
-from dirformer.training.schedules import scheduled_lr
+from dirformer.training.config import Optimiser, TrainConfig
+from dirformer.training.schedules import lr_of_run, scheduled_lr
 
 
 def test_rates_follow_their_schedules() -> None:
@@ -29,3 +29,17 @@ def test_rates_follow_their_schedules() -> None:
     assert rates == pytest.approx([2e-4, 2.425e-4, 2e-4, 1.005e-4, 1e-6])
     warm = Optimiser(lr=1.0, schedule="constant", warmup=4)
     assert [scheduled_lr(s, 100, warm) for s in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("rule", "factors"), [("none", (1, 1)), ("sqrt", (1, 0.5)), ("linear", (1, 0.25))])
+def test_the_batch_rule_follows_the_batch_of_a_phase(rule: str, factors: tuple[float, float]) -> None:
+    """A phase with a quarter of the first batch has 1, 1/2 or 1/4 of the learning rate."""
+    values = {
+        "name": "run",
+        "stage": 1,
+        "model": "sr-x4-compact",
+        "data": {"patch": 16, "batch": 8, "progressive": [[10, 32, 2]]},
+        "optimiser": {"lr": 1e-3, "schedule": "constant", "batch_rule": rule},
+    }
+    config = TrainConfig.model_validate(values)
+    assert [lr_of_run(step, config) for step in (9, 10)] == pytest.approx([1e-3 * f for f in factors])

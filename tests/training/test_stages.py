@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 from dirformer.ground.errors import ConfigError
+from dirformer.training.losses import r1_discriminator, vanilla_discriminator
 from dirformer.training.samples import Batch
-from dirformer.training.stages import STAGES
+from dirformer.training.stages import STAGES, PhotoLosses
 from dirformer.weights.checkpoints import save
 from helpers import (
     FABRIC_WARNINGS,
+    TINY_INPAINTING,
     TINY_SR,
     photo_folder,
     tiny,
@@ -32,7 +35,7 @@ def photos(tmp_path: Path) -> Path:
 def test_gradients_reach_everything_that_is_trained(photos: Path, stage: int) -> None:
     """Stage 1 trains CPEN and DIRformer, stage 2 also the denoiser, through T steps; the teacher rests."""
     save(photos.parent / "s1.safetensors", tiny(stage=1))
-    config = recipe(
+    config = tiny_recipe(
         photos, stage, **({"stage1": str(photos.parent / "s1.safetensors")} if stage == 2 else {})
     )
     current = STAGES[stage](config)
@@ -97,12 +100,59 @@ def test_without_diffusion_the_condition_is_the_estimate(photos: Path) -> None:
     assert reached(current.network) == {"cpen", "dirformer"}
 
 
+def by_formula(kind: str, estimate: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """Eqs. 13 to 15, written out."""
+    if kind == "l1":
+        return (estimate - prior).abs().mean()
+    if kind == "l2":
+        return (estimate - prior).square().mean()
+    target, ours = prior.softmax(1), estimate.softmax(1)
+    return (target * (target / ours).log()).sum(1).mean()
+
+
 @pytest.mark.parametrize("kind", ["l1", "l2", "kl"])
-def test_prior_losses_are_chosen_by_the_recipe(photos: Path, kind: str) -> None:
-    """Eqs. 13 to 15 by name, weighted."""
-    current = stage2(photos, loss={"prior_kind": kind, "prior": 2.0})
-    losses = losses_of(current, batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
-    assert losses["prior"] > 0
+@pytest.mark.parametrize("warmup", [0, 9])
+def test_prior_losses_are_chosen_by_the_recipe(photos: Path, kind: str, warmup: int) -> None:
+    """The kind and the weight of `loss.prior` are those of the recipe, in the warm-up too."""
+    current = stage2(photos, loss={"prior_kind": kind, "prior": 2.0}, warmup={"steps": warmup})
+    given = current.draw(batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)))
+    with torch.no_grad():
+        prior = current.teacher(given.lq, given.gt)
+        noise = given.noise.transpose(0, 1)
+        estimate = current.network.estimate_back(given.lq, prior, noise)[-1]
+        losses = current.losses(given, current.network).values
+    expected = 2.0 * by_formula(kind, estimate, prior)
+    assert float(losses["prior"]) == pytest.approx(float(expected), rel=1e-4)
+    assert set(losses) == ({"prior"} if warmup else {"image", "prior"})
+
+
+@pytest.mark.parametrize("kind", ["unet", "patch"])
+def test_plain_photos_are_the_discriminators_real_ones(photos: Path, kind: str) -> None:
+    """Where the target is sharpened, the discriminator still takes photos as they were for real."""
+    model = TINY_INPAINTING if kind == "patch" else TINY_SR
+    loss = {"adversarial": 1.0, "discriminator": kind, "discriminator_dim": 4}
+    losses = PhotoLosses(tiny_recipe(photos, model=model.to_dict(), loss=loss))
+    discriminator = losses.discriminator.eval()
+    sharp, plain, restored = torch.rand(3, 2, 3, 32, 32)
+    mask = torch.rand(2, 1, 32, 32).round() if kind == "patch" else None
+    given = dataclasses.replace(batch(restored, sharp), plain=plain, mask=mask)
+    value = losses.of_discriminator(given, restored, discriminator)["discriminator"]
+    if mask is None:
+        expected = vanilla_discriminator(discriminator(plain), discriminator(restored))
+    else:
+        expected = r1_discriminator(discriminator, plain, restored, mask)
+    assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+def test_transfer_takes_over_what_fits(photos: Path) -> None:
+    """Tensors of the same name and shape come from the file, others start at random."""
+    other = tiny(dataclasses.replace(TINY_SR, prior_dim=12), stage=1, seed=7)
+    save(photos.parent / "other.safetensors", other)
+    file = str(photos.parent / "other.safetensors")
+    ours, theirs = STAGES[1](tiny_recipe(photos, transfer=file)).network.state_dict(), other.state_dict()
+    fitting = {k for k in ours if k in theirs and ours[k].shape == theirs[k].shape}
+    assert 0 < len(fitting) < len(ours)
+    assert all(torch.equal(ours[k], theirs[k]) for k in fitting)
 
 
 def test_perceptual_loss_asks_for_its_weights(photos: Path) -> None:

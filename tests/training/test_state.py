@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,15 +14,18 @@ import torch
 import yaml
 
 from dirformer.experiments.train import train
-from dirformer.ground.errors import ConfigError, OutputError
-from dirformer.training import loop
+from dirformer.ground.errors import CheckpointError, ConfigError, OutputError
+from dirformer.ground.journal import read_journal
+from dirformer.training import loop, state
 from dirformer.training.config import TrainConfig
-from dirformer.weights.checkpoints import load
+from dirformer.training.schedules import lr_of_run
+from dirformer.weights.checkpoints import load, save
 from helpers import (
     FABRIC_WARNINGS,
     photo_folder,
     python,
     quiet,
+    same_weights,
     tiny_recipe,
 )
 
@@ -51,7 +55,7 @@ def test_a_kill_during_a_save_leaves_a_checkpoint(tmp_path: Path, times: int) ->
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config.to_dict()))
     done = python(str(SCRIPT), str(tmp_path / "recipe.yaml"), str(times))
     assert done.returncode == 0, done.stderr[-2000:]
-    assert f"{times} kills" in done.stdout and "step 1 reached" not in done.stdout
+    assert f"{times} kills" in done.stdout
     (config.folder / ".state.pt.1.part").write_bytes(b"half")
     state = torch.load(config.folder / "state.pt", weights_only=True)
 
@@ -151,3 +155,96 @@ def test_another_recipe_in_the_same_folder_is_refused(photos: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds a run with optimiser = .* choose another name="):
         train(tiny_recipe(photos, optimiser={"lr": 1e-5}), quiet)
     train(tiny_recipe(photos, log_every=1), quiet)
+
+
+def test_a_damaged_state_gives_way_to_the_last_good_one(photos: Path) -> None:
+    """A line says so, the run goes on from good.pt, and ends with the weights of an undisturbed one."""
+    whole = train(tiny_recipe(photos, name="whole"), quiet)
+    config = tiny_recipe(photos)
+    for damage in (b"", b"no state", (config.folder.parent / "whole" / "state.pt").read_bytes()[:20_000]):
+        stop_at(config, 4)
+        (config.folder / "state.pt").write_bytes(damage)
+        lines: list[str] = []
+        weights = train(config, lines.append)
+        assert "state.pt cannot be read: " in lines[0] and lines[0].endswith("; taking good.pt instead")
+        assert lines[1].startswith("going on from step 2")
+        same_weights(whole, weights)
+        shutil.rmtree(config.folder)
+    stop_at(config, 4)
+    for name in ("state.pt", "good.pt"):
+        torch.save({"step": 2}, config.folder / name)
+    with pytest.raises(CheckpointError, match=r"good.pt is damaged: best, ema, .* missing") as error:
+        train(config, quiet)
+    assert "\n" not in str(error.value)
+
+
+def stop_at(config: TrainConfig, step: int) -> None:
+    """Train until the line of a step, then stop as a kill would."""
+
+    def stop(line: str) -> None:
+        if line.startswith(f"step {step}/"):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(config, stop)
+
+
+class StoppedError(Exception):
+    """A run is stopped."""
+
+
+def test_a_rollback_to_a_damaged_state_is_one_line(photos: Path) -> None:
+    """good.pt is read only then: the error names it."""
+    config = tiny_recipe(photos, val_every=2)
+    scores = iter([20.0, 10.0])
+
+    def validate(network: Any, step: int) -> dict[str, float]:
+        del network
+        if step == 4:
+            (config.folder / "good.pt").write_bytes(b"half")
+        return {"psnr_y": next(scores)}
+
+    with pytest.raises(CheckpointError, match=r"good.pt cannot be read: .*"):
+        loop.train(config, validate, quiet)
+
+
+def test_steps_of_a_finished_run_can_be_raised(photos: Path) -> None:
+    """The run goes on, the cosine follows the new number; one line says so. Fewer steps are refused."""
+    fields = {"optimiser": {"schedule": "cosine"}, "log_every": 1}
+    train(tiny_recipe(photos, steps=4, **fields), quiet)
+    longer, lines = tiny_recipe(photos, steps=6, **fields), list[str]()
+    assert not state.finished(longer)
+    train(longer, lines.append)
+    assert lines[0].startswith("going on from step 4")
+    assert lines[1] == "steps raised from 4 to 6; the schedule follows the new number"
+    log = [r for r in read_journal(longer.folder / "journal.jsonl") if r["kind"] == "train"]
+    assert [r["step"] for r in log] == [1, 2, 3, 4, 5, 6]
+    assert [r["lr"] for r in log[4:]] == pytest.approx([lr_of_run(step, longer) for step in (4, 5)])
+    assert yaml.safe_load((longer.folder / "recipe.yaml").read_text())["steps"] == 6
+    assert state.finished(longer)
+    with pytest.raises(ConfigError, match="holds a run with steps = 6, not 5; steps can be raised when"):
+        train(tiny_recipe(photos, steps=5, **fields), quiet)
+
+
+def test_steps_of_a_run_on_its_way_stay(photos: Path) -> None:
+    """Half a cosine of one length and half of another would be no schedule."""
+    stop_at(tiny_recipe(photos), 4)
+    with pytest.raises(ConfigError, match="holds a run with steps = 6, not 9; steps can be raised when"):
+        train(tiny_recipe(photos, steps=9), quiet)
+
+
+def test_a_run_of_an_older_version_is_one_line(photos: Path) -> None:
+    """Files whose recipe has names of an older version are not finished, cannot go on, and say so."""
+    config = tiny_recipe(photos, steps=2)
+    weights = train(config, quiet)
+    old = config.to_dict()
+    old["adversary"] = old.pop("discriminator")
+    save(weights, load(weights), {"recipe": old, "step": 2, "scores": {}})
+    assert not state.finished(config)
+    stored = torch.load(config.folder / "state.pt", weights_only=True)
+    torch.save(stored | {"recipe": old}, config.folder / "state.pt")
+    with pytest.raises(ConfigError, match=r"of another version of dirformer \(field adversary\); choose"):
+        train(config, quiet)
+    torch.save({"recipe": old, "average": {}, "step": 2}, config.folder / "state.pt")
+    with pytest.raises(ConfigError, match=r"of an older version of dirformer, .*another name= \(init=FILE"):
+        train(config, quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 
 from dirformer.experiments.train import train
 from dirformer.training import devices, loop
-from dirformer.training.samples import Batch
+from dirformer.training.config import TrainConfig
+from dirformer.training.player import Player
+from dirformer.training.samples import Batch, Samples
 from dirformer.training.stages import PhotoLosses
+from dirformer.training.step import Step
 from dirformer.weights.checkpoints import load, save
 from helpers import (
     FABRIC_WARNINGS,
@@ -78,3 +82,52 @@ def test_every_part_of_a_batch_meets_the_discriminator(photos: Path, monkeypatch
     monkeypatch.setattr(PhotoLosses, "of_discriminator", losses)
     train(config, quiet)
     assert len(seen) == 3 and not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
+
+
+def first_step(config: TrainConfig) -> tuple[Step, Batch]:
+    """The networks of a recipe, and its first batch."""
+    fabric, prepared = devices.open_fabric(config), Samples(config)
+    raw = next(iter(prepared.stream(0, 0, 1)))
+    return Step(config, fabric), prepared.prepare(raw, 0, fabric.device)
+
+
+def norm(player: Player) -> float:
+    """Norm of the gradient of the last step."""
+    gradients = [p.grad.flatten() for p in player.module.parameters() if p.grad is not None]
+    return float(torch.cat(gradients).norm())
+
+
+@pytest.mark.parametrize("clipped", ["optimiser", "discriminator"])
+def test_each_network_has_a_clip_of_its_own(photos: Path, clipped: str) -> None:
+    """`optimiser.clip` bounds the generator's gradient alone, `discriminator.clip` the discriminator's."""
+    loss = {"adversarial": 0.1, "discriminator_dim": 4}
+    fields = {"data": {"patch": 8}, "loss": loss, clipped: {"clip": 1e-4}}
+    step, batch = first_step(tiny_recipe(photos, **fields))
+    step(batch)
+    assert step.discriminator is not None
+    norms = {"optimiser": norm(step.generator), "discriminator": norm(step.discriminator)}
+    assert norms.pop(clipped) == pytest.approx(1e-4, rel=1e-3)
+    assert next(iter(norms.values())) > 2e-4
+
+
+def test_both_networks_have_a_learning_rate_of_their_own(photos: Path) -> None:
+    """Each follows its own schedule, and a rollback makes both smaller."""
+    fields = {"data": {"patch": 8}, "loss": {"adversarial": 0.1, "discriminator_dim": 4}}
+    rates = {"optimiser": {"lr": 2e-3}, "discriminator": {"lr": 1e-4, "schedule": "constant"}}
+    step, batch = first_step(tiny_recipe(photos, **fields, **rates))
+    step(batch, factor=0.5)
+    assert step.discriminator is not None
+    assert [player.lr for player in step.players] == pytest.approx([1e-3, 5e-5])
+
+
+def test_the_joint_phase_begins_with_a_fresh_optimiser(photos: Path) -> None:
+    """After a warm-up of two steps, Adam has counted one step in the third and two in the fourth."""
+    save(photos.parent / "s1.safetensors", tiny(stage=1))
+    fields = {"stage1": str(photos.parent / "s1.safetensors"), "warmup": {"steps": 2}, "data": {"patch": 8}}
+    step, batch = first_step(tiny_recipe(photos, 2, **fields))
+    counts = []
+    for number in range(4):
+        step(dataclasses.replace(batch, step=number))
+        states = step.generator.optimiser.optimizer.state.values()
+        counts.append({int(state["step"]) for state in states})
+    assert counts == [{1}, {2}, {1}, {2}]

@@ -109,9 +109,8 @@ class Run:
             if last or validated or stopping or state.step % config.save_every == 0:
                 state.save(good=validated or validate is None)
             if stopping:
-                self.report(
-                    f"interrupted: step {state.step} is saved in {state.folder}; the same command goes on"
-                )
+                where = f"step {state.step} is saved in {state.folder}"
+                self.report(f"interrupted: {where}; the same command goes on from there")
                 raise KeyboardInterrupt
             if state.step == config.warmup.steps:
                 window.clear()  # the joint phase has other losses
