@@ -131,3 +131,13 @@ def test_the_joint_phase_begins_with_a_fresh_optimiser(photos: Path) -> None:
         states = step.generator.optimiser.optimizer.state.values()
         counts.append({int(state["step"]) for state in states})
     assert counts == [{1}, {2}, {1}, {2}]
+
+
+def test_the_ema_counts_steps_from_one(photos: Path) -> None:
+    """After the first step 2/11 of the start are left in it, as `Ema` says of step 1."""
+    step, batch = first_step(tiny_recipe(photos, data={"patch": 8}))
+    before = [p.detach().clone() for p in step.generator.module.parameters()]
+    step(batch)
+    pairs = zip(before, step.generator.module.parameters(), step.ema.network.parameters(), strict=True)
+    for start, now, ema in pairs:
+        torch.testing.assert_close(ema, start + 9 / 11 * (now.detach() - start), rtol=0, atol=1e-6)
