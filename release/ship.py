@@ -21,7 +21,6 @@ from dirformer.experiments.validation import Validation
 from dirformer.ground.errors import CheckpointError
 from dirformer.metrics.perceptual import stlpips
 from dirformer.networks.diffir import DiffIR
-from dirformer.training.config import TrainConfig
 from dirformer.weights.catalog import find_weights
 from dirformer.weights.checkpoints import load, read_header, save
 from release.places import REPORTS, WEIGHTS
@@ -99,7 +98,8 @@ def _patch(provenance: dict[str, Any]) -> int:
     """Return the side of the last patches of a run, or of a shipped file."""
     if "patch" in provenance:
         return int(provenance["patch"])
-    return TrainConfig.model_validate(provenance["recipe"]).data.stages[-1][1]
+    data = provenance["recipe"]["data"]
+    return int(data["progressive"][-1][1] if data["progressive"] else data["patch"])
 
 
 def distance(cases: Validation, model: DiffIR) -> float:
