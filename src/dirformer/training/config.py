@@ -210,6 +210,8 @@ class TrainConfig(_Section):
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the exponential moving average (EMA) of the weights. The EMA is validated and kept; 0 keeps
     the weights themselves."""
+    even_phases: bool = False
+    """Keep the means of a pixel shuffle's phases equal (`training.phases`): no grid in flat areas."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
     """`auto`: bf16-mixed where the device computes in it, else 32-true."""
     seed: int = Field(0, ge=0, lt=2**32)

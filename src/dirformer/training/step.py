@@ -18,6 +18,7 @@ from dirformer.ground.errors import TrainingError
 from dirformer.training.config import TrainConfig
 from dirformer.training.ema import Ema
 from dirformer.training.graphs import Recorder, require_graphs
+from dirformer.training.phases import even_phases
 from dirformer.training.player import Player
 from dirformer.training.samples import Batch
 from dirformer.training.schedules import lr_of_run, scheduled_lr
@@ -36,6 +37,8 @@ class Step:
         self.config, self.fabric = config, fabric
         self.stage = STAGES[config.stage](config)
         network = self.stage.network.train()
+        if config.even_phases:
+            even_phases(network.dirformer)
         self.ema = Ema(network, config.ema)
         if config.compile:
             network.dirformer.compile()
@@ -81,6 +84,8 @@ class Step:
         else:
             losses = self.recorder(batch, step < config.warmup.steps)
         norms = [self.generator.step()]
+        if config.even_phases:
+            even_phases(self.stage.network.dirformer)
         if self.discriminator is not None and "adversarial" in losses:  # not in a warm-up
             if self.recorder is None:
                 losses |= self._discriminator_gradients(self.discriminator)
