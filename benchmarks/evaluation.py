@@ -24,8 +24,8 @@ from dirformer.evaluation import run as evaluation
 from dirformer.evaluation.methods import find_method
 from dirformer.metrics.protocols import find_protocol
 from dirformer.metrics.scorer import open_scorer
-from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import DiffIRS2
+from dirformer.networks.presets import PRESETS
 from dirformer.weights.checkpoints import save
 
 HEIGHT, WIDTH = 720, 1280

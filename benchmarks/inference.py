@@ -35,8 +35,8 @@ from dirformer.inference.engine import Engine
 from dirformer.kernels.build import CompilerMissingError
 from dirformer.kernels.native import NativeKernels
 from dirformer.kernels.stock import StockKernels
-from dirformer.networks.config import preset
 from dirformer.networks.diffir import DiffIRS2
+from dirformer.networks.presets import preset
 
 CASES = {
     "deblurring 256×256": ("deblurring", 256, 256, 3),

@@ -35,9 +35,10 @@ from plain import PlainDIRformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.networks.config import PRESETS, preset
+from dirformer.kernels.autograd import install
 from dirformer.networks.diffir import DiffIRS1, DiffIRS2, start_at_identity
 from dirformer.networks.dirformer import Level
+from dirformer.networks.presets import PRESETS, preset
 
 # Photos per step, side of their LQ patches, rounds.
 SIZES = {"sr-x4-compact": (8, 48, 7), "sr-x4": (1, 48, 3), "deblurring": (1, 128, 3)}
@@ -79,6 +80,8 @@ class Trainer:
                 module.recompute = way.recompute
         if way.plain:
             self.model.dirformer = PlainDIRformer(self.model.dirformer)
+        else:
+            install(self.model)
         self.layout = torch.channels_last if way.channels_last else torch.contiguous_format
         self.model.to(memory_format=self.layout)
         if way.compiled:

@@ -20,7 +20,8 @@ from dirformer.metrics.protocols import find_protocol
 from dirformer.metrics.table import described
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG
-from dirformer.weights.checkpoints import load, read_header
+from dirformer.weights.checkpoints import read_header
+from dirformer.weights.load import load
 from release.places import REPORTS, ROOT, WEIGHTS
 from release.testsets import tests
 from release.texts import CARDS, DATA_SECTION, LICENCE_SECTION
@@ -116,7 +117,7 @@ def figures(name: str) -> tuple[float, float, int, float]:
 def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -> str:
     """Return a model's card."""
     text, (millions, giga, size, megabytes) = CARDS[name], figures(name)
-    scores = read_header(CATALOG[name].path)["provenance"]["scores"]
+    scores = read_header(CATALOG[name].path).provenance["scores"]
     gap = scores["oracle_minus_stage2"]
     rows = [
         f"| {leg['date']} | {leg['note']} | {leg['steps']['stage 1']:,} / {leg['steps']['stage 2']:,} "

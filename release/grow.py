@@ -20,7 +20,8 @@ import yaml
 from dirformer.networks.diffir import STAGES, DiffIR, start_at_identity
 from dirformer.networks.dirformer import Block
 from dirformer.weights.catalog import find_weights
-from dirformer.weights.checkpoints import load, read_header, save
+from dirformer.weights.checkpoints import read_header, save
+from dirformer.weights.load import load
 
 
 def main(stage1: str, stage2: str, out: str, *fields: str) -> None:
@@ -36,7 +37,8 @@ def main(stage1: str, stage2: str, out: str, *fields: str) -> None:
         torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
         target = Path(out) / f"stage{stage}.safetensors"
         target.parent.mkdir(parents=True, exist_ok=True)
-        save(target, large, read_header(path)["provenance"])
+        header = read_header(path)
+        save(target, large, header.provenance, header.inference)
         print(f"{target}: {sum(p.numel() for p in large.parameters()):,} parameters")
 
 

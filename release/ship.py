@@ -1,4 +1,4 @@
-"""Take a trained network into the package: python -m release.ship NAME STAGE1 STAGE2 DATA [NOTE]
+"""Take a trained network into the package: python -m release.ship NAME STAGE1 STAGE2 DATA [NOTE [CONTEXT]]
 
 Scores both stages on the model's fixed validation set and writes float16 files into the package if stage 2 is
 at least 0.05 dB better than what is shipped. An adversarial variant (`NAME-gan`) is judged by ST-LPIPS.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,16 +23,15 @@ from dirformer.ground.errors import CheckpointError
 from dirformer.metrics.perceptual import stlpips
 from dirformer.networks.diffir import DiffIR
 from dirformer.weights.catalog import find_weights
-from dirformer.weights.checkpoints import load, read_header, save
+from dirformer.weights.checkpoints import Header, Inference, read_header, save
+from dirformer.weights.load import load
 from release.places import REPORTS, WEIGHTS
 from release.testsets import validation
 
 MARGIN = {"dB": 0.05, "st-lpips": 0.005}
-CONTEXT = {"deblurring-compact": "window"}
-"""Networks that restore better in windows of their training patch (benchmarks/context.py)."""
 
 
-def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None:
+def main(name: str, stage1: str, stage2: str, data: str, note: str = "", context: str | None = None) -> None:
     plain = name.removesuffix("-gan")
     cases = validation(plain, Path(data))
     unit = "st-lpips" if name.endswith("-gan") else "dB"
@@ -49,7 +49,8 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
         f"{cases.score}: stage 1 {fmean(scores[1]):.3f}, stage 2 {fmean(scores[2]):.3f}; "
         f"judged by {unit}: {judged:.3f}, shipped {before} → {'taken' if taken else 'left'}"
     )
-    provenance = {stage: read_header(Path(path))["provenance"] for stage, path in ((1, stage1), (2, stage2))}
+    headers = {stage: read_header(Path(path)) for stage, path in ((1, stage1), (2, stage2))}
+    provenance = {stage: header.provenance for stage, header in headers.items()}
     leg = {
         "model": name,
         "date": time.strftime("%Y-%m-%d"),
@@ -75,8 +76,6 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
             "recipe": {
                 k: v for k, v in recipe.items() if k not in ("data", "stage1", "init", "transfer", "out")
             },
-            "patch": _patch(provenance[stage]),
-            **({"context": CONTEXT[name]} if name in CONTEXT else {}),
             "steps": _steps(provenance[stage]),
             "scores": {
                 f"validation {cases.score}": fmean(scores[stage]),
@@ -85,7 +84,7 @@ def main(name: str, stage1: str, stage2: str, data: str, note: str = "") -> None
             },
             "validation_before": before,
         }
-        save(target, model, facts, dtype=torch.float16)
+        save(target, model, facts, _inference(headers[stage], context), dtype=torch.float16)
         print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
 
 
@@ -94,12 +93,9 @@ def _steps(provenance: dict[str, Any]) -> int:
     return provenance["step"] if "step" in provenance else provenance["steps"]
 
 
-def _patch(provenance: dict[str, Any]) -> int:
-    """Return the side of the last patches of a run, or of a shipped file."""
-    if "patch" in provenance:
-        return int(provenance["patch"])
-    data = provenance["recipe"]["data"]
-    return int(data["progressive"][-1][1] if data["progressive"] else data["patch"])
+def _inference(header: Header, context: str | None) -> Inference:
+    """Return what the header says, but for a context that is asked for."""
+    return header.inference if context is None else replace(header.inference, context=context)
 
 
 def distance(cases: Validation, model: DiffIR) -> float:

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.networks.config import PRESETS, ModelConfig
+from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIR
+from dirformer.networks.presets import PRESETS
 from dirformer.training.config import TrainConfig
-from dirformer.weights.checkpoints import load
+from dirformer.weights.load import load
 
 SRC = Path(__file__).parents[1] / "src"
 

@@ -11,7 +11,8 @@ import typer.main
 
 from dirformer.cli import app
 from dirformer.experiments.sweeps import sweep_names
-from dirformer.networks.config import PRESETS, ModelConfig
+from dirformer.networks.config import ModelConfig
+from dirformer.networks.presets import PRESETS
 from dirformer.training.config import recipe_names
 from dirformer.weights.catalog import CATALOG
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dirformer.networks.config import ModelConfig
     from dirformer.networks.diffir import DiffIRS1, DiffIRS2
     from dirformer.training.config import TrainConfig
-    from dirformer.weights.checkpoints import load
+    from dirformer.weights.load import load
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _HOMES = {
     "TrainConfig": "dirformer.training.config",
     "degrade": "dirformer.degradations.degrade",
     "evaluate": "dirformer.evaluation.run",
-    "load": "dirformer.weights.checkpoints",
+    "load": "dirformer.weights.load",
     "restore": "dirformer.inference.files",
     "train": "dirformer.experiments.train",
 }

@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dirformer.evaluation.cost import Part, cost, cost_table, count_parts, executed, published, total
 from dirformer.ground.errors import ConfigError
-from dirformer.networks.config import PRESETS, ModelConfig
+from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS2
+from dirformer.networks.presets import PRESETS
 
 # Parameters of stage 2, of the DIRformer and of CPEN, counted with the authors' classes.
 PARAMETERS = {

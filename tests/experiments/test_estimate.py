@@ -11,7 +11,7 @@ import pytest
 from dirformer.experiments import estimate as planning
 from dirformer.experiments.estimate import plan, plan_text
 from dirformer.ground.memory import MIB
-from dirformer.networks.config import PRESETS
+from dirformer.networks.presets import PRESETS
 from dirformer.training import loop
 from dirformer.training.config import load_recipe
 from dirformer.training.trial import Trial

@@ -15,11 +15,12 @@ from dirformer.evaluation.cost import count_parts, total
 from dirformer.experiments.sweeps import Sweep, as_markdown, sweep_names
 from dirformer.experiments.validation import Validation
 from dirformer.ground.errors import ConfigError
-from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import DiffIRS2
+from dirformer.networks.presets import PRESETS
 from dirformer.networks.prior import beta_schedule, solve_beta_end
 from dirformer.training.config import load_recipe
-from dirformer.weights.checkpoints import load, save
+from dirformer.weights.checkpoints import save
+from dirformer.weights.load import load
 from helpers import FABRIC_WARNINGS, TINY_SR, dirformer, picture, tiny
 
 pytestmark = FABRIC_WARNINGS

@@ -13,16 +13,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inference.test_streaming import case, difference, make_kernels, plain, vivid
 
 from dirformer.ground.errors import ConfigError
-from dirformer.inference import engine as streaming
+from dirformer.inference import bands
 from dirformer.inference.context import count_cells, make_axis
 from dirformer.inference.engine import Engine
-from dirformer.networks.config import PRESETS, ModelConfig
+from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.networks.dirformer import NORM_EPS, Attention, ModulatedNorm, attention_statistics
+from dirformer.networks.presets import PRESETS
 from helpers import TINY_INPAINTING, TINY_SR
+from inference.test_engine import case, difference, make_kernels, plain, vivid
 
 COLOURED = replace(TINY_SR, dim=12, heads=(1, 2, 1, 4), cpen_unshuffle=1, skip="nearest")
 """A multiple of 8, so that windows of 16 pixels have cells of one pixel on level 4."""
@@ -136,7 +137,7 @@ def test_equals_direct_computation(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dirformer.kernels.native.PIXELS", strip)
         patch.setattr("dirformer.kernels.stock.STRIP", strip)
-        patch.setattr(streaming, "STEP", strip)
+        patch.setattr(bands, "STEP", strip)
         engine = Engine(
             model, kernels=make_kernels(kernels), threads=threads, window=side, window_prior=window_prior
         )
@@ -169,7 +170,7 @@ def test_bytes_do_not_depend_on_memory_or_threads(kernels: str, window_prior: bo
         assert torch.equal(Engine(model, threads=threads, **options).restore(lq, noise), expected)
         spilling = Engine(model, threads=threads, max_memory=2**40, folder=tmp_path, **options)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(streaming, "PIECE", 1)
+            patch.setattr(bands, "PIECE", 1)
             patch.setattr("dirformer.inference.plan._fit", lambda maps, _: dict.fromkeys(maps, 3))
             assert torch.equal(spilling.restore(lq, noise), expected)
         assert spilling.plan.spilled > 0

@@ -15,13 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dirformer.ground.errors import ConfigError
-from dirformer.inference import engine as streaming
-from dirformer.inference.engine import Engine, Kernels
+from dirformer.inference import bands
+from dirformer.inference.engine import Engine
 from dirformer.kernels.build import CompilerMissingError
 from dirformer.kernels.native import NativeKernels
+from dirformer.kernels.protocol import Kernels
 from dirformer.kernels.stock import StockKernels
-from dirformer.networks.config import PRESETS, ModelConfig
+from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS2
+from dirformer.networks.presets import PRESETS
 from helpers import SRC, TINY_INPAINTING, TINY_SR, tiny
 from parity import formula
 
@@ -135,7 +137,7 @@ def test_equals_plain_forward(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dirformer.kernels.native.PIXELS", strip)
         patch.setattr("dirformer.kernels.stock.STRIP", strip)
-        patch.setattr(streaming, "STEP", strip)
+        patch.setattr(bands, "STEP", strip)
         got = Engine(model, kernels=make_kernels(kernels), threads=threads).restore(lq, noise)
     assert difference(got, plain(model, lq, noise)) <= 1e-5
 
@@ -166,7 +168,7 @@ def test_bytes_do_not_depend_on_memory_or_threads(kernels: str, config: ModelCon
         spilling = Engine(model, kernels=shared_kernels, threads=threads, max_memory=2**40, folder=tmp_path)
         with pytest.MonkeyPatch.context() as patch:
             # These photos are too small for a real limit: three rows of each map stay, one block at a time.
-            patch.setattr(streaming, "PIECE", 1)
+            patch.setattr(bands, "PIECE", 1)
             patch.setattr("dirformer.inference.plan._fit", lambda maps, _: dict.fromkeys(maps, 3))
             assert torch.equal(spilling.restore(lq, noise), expected)
         assert spilling.plan.spilled > 0
@@ -214,7 +216,7 @@ def test_kernels_can_be_switched_off() -> None:
     """Without a compiler, or with DIRFORMER_NATIVE=0, stock torch does the work, and the log says so."""
     program = (
         "import logging; logging.basicConfig(level=logging.INFO)\n"
-        "from dirformer.inference.engine import choose_kernels\n"
+        "from dirformer.kernels.choose import choose_kernels\n"
         "print(choose_kernels().name)"
     )
     for change, reason in (

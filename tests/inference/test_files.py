@@ -49,6 +49,6 @@ def test_progress_goes_on_within_a_photo(tmp_path: Path, weights: Path) -> None:
         picture(16, 16).save(tmp_path / f"{name}.png")
     jobs, _ = plan_jobs([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
     told: list[float] = []
-    list(restore_files(Restorer(weights, device="cpu"), jobs, on_progress=told.append))
+    list(restore_files(Restorer(weights, device="cpu"), jobs, progress=told.append))
     assert told == sorted(told) and len(told) == 2 * 8
     assert told[7] == pytest.approx(1.0) and told[-1] == pytest.approx(2.0)

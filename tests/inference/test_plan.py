@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dirformer.ground.errors import ConfigError
-from dirformer.inference.plan import make_plan, parse_bytes
+from dirformer.inference.options import parse_bytes
+from dirformer.inference.plan import make_plan
 from dirformer.kernels.build import CompilerMissingError
 from dirformer.kernels.native import library
-from dirformer.networks.config import PRESETS
+from dirformer.networks.presets import PRESETS
 from helpers import SRC
 
 DEBLURRING = PRESETS["deblurring"]
@@ -82,7 +83,7 @@ def test_too_small_a_limit_names_the_smallest() -> None:
 PROGRAM = """
 import sys, torch
 from dirformer.inference.engine import Engine
-from dirformer.networks.config import preset
+from dirformer.networks.presets import preset
 from dirformer.networks.diffir import DiffIRS2
 
 def status(field):

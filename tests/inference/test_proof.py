@@ -8,7 +8,7 @@ import pytest
 
 from dirformer.ground.errors import ConfigError
 from dirformer.inference import proof
-from dirformer.inference.files import Job
+from dirformer.inference.files import Job, restore_file
 from dirformer.inference.restorer import Restorer
 from dirformer.weights.checkpoints import save
 from helpers import dirformer, picture, tiny
@@ -24,7 +24,8 @@ def job(tmp_path: Path) -> Job:
 def test_proof_on_a_photo(job: Job) -> None:
     """The proof finds no difference beyond rounding, and names the limit it was held to."""
     restorer = Restorer(job.photo.with_name("sr.safetensors"), device="cpu", max_memory="1GiB")
-    result = proof.prove(restorer, job)
+    result = restore_file(restorer, job, prove=True)
+    assert result is not None
     assert result.difference is not None and result.difference <= 1e-5
     assert (result.limit, result.photo) == (2**30, job.photo)
     assert "limit 1024 MiB" in str(result)
@@ -33,7 +34,9 @@ def test_proof_on_a_photo(job: Job) -> None:
 def test_a_photo_too_large_to_check_is_said_to_be(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the whole would not fit into memory, the proof says so instead of trying."""
     monkeypatch.setattr(proof, "available_memory", lambda: 1)
-    result = proof.prove(Restorer(job.photo.with_name("sr.safetensors"), device="cpu"), job)
+    restorer = Restorer(job.photo.with_name("sr.safetensors"), device="cpu")
+    result = restore_file(restorer, job, prove=True)
+    assert result is not None
     assert result.difference is None
     assert "too large to be restored as a whole" in str(result)
 

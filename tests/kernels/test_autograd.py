@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dirformer.kernels import autograd as fused
+from dirformer.kernels import autograd
 from dirformer.kernels.build import SWITCH
 from dirformer.networks.diffir import DiffIRS1
 from dirformer.networks.dirformer import Block
 from helpers import SRC, TINY_SR, tiny
 
-needs_compiler = pytest.mark.skipif(fused._library() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(autograd._library() is None, reason="no C++ compiler")
 
 # width, heads, norm, ffn_factor; batch, height, width of the map
 CASES = {
@@ -45,6 +46,7 @@ def make(case: str) -> tuple[Block, Tensor, Tensor, Tensor]:
     config = replace(TINY_SR, dim=dim, heads=(heads,) * 4, norm=norm, ffn_factor=factor)
     torch.manual_seed(0)
     block = Block(config, dim, heads)
+    autograd.install(block)
     with torch.no_grad():
         for name, parameter in block.named_parameters():
             if parameter.dim() == 1:
@@ -74,7 +76,7 @@ def distance(got: Tensor, expected: Tensor) -> float:
 def test_float32_equals_the_modules_in_float64(case: str, threads: int) -> None:
     """Result and gradients to 1e-5 of their size, on odd widths and sizes, with one thread or two."""
     block, x, prior, gradient = make(case)
-    assert fused.usable(block, x)
+    assert autograd.usable(block, x)
     expected = gradients(block.double(), x.double(), prior.double(), gradient.double())
     got = gradients(block.float(), x, prior, gradient)
     for name, value in got.items():
@@ -106,12 +108,14 @@ def test_bits_do_not_depend_on_threads() -> None:
     block, x, _, gradient = make("small map, more photos than groups")
     attention, width = block.attention, x.shape[1]
     parts = {
-        fused._STATISTICS: (
+        autograd._STATISTICS: (
             attention.qkv.weight[: 2 * width],
             attention.qkv_depthwise.weight[: 2 * width],
             None,
         ),
-        fused._FEED: (*(getattr(block.feed_forward, n).weight for n in ("expand", "depthwise", "project")),),
+        autograd._FEED: (
+            *(getattr(block.feed_forward, n).weight for n in ("expand", "depthwise", "project")),
+        ),
     }
     results: list[list[Tensor]] = []
     before = torch.get_num_threads()
@@ -121,8 +125,8 @@ def test_bits_do_not_depend_on_threads() -> None:
         for kind, weights in parts.items():
             leaves = [None if w is None else w.detach().clone().requires_grad_() for w in (x, *weights)]
             norm = (torch.ones(len(x), width), torch.zeros(len(x), width), True)
-            y = fused._Fused.apply(kind, 8, False, leaves[0], *norm, *leaves[1:])
-            if kind == fused._FEED:
+            y = autograd._Sweep.apply(kind, 8, False, leaves[0], *norm, *leaves[1:])
+            if kind == autograd._FEED:
                 y.backward(gradient)
                 results[-1].append(y.detach())
             else:
@@ -144,6 +148,7 @@ def test_training_with_and_without(
     def losses() -> list[float]:
         model = tiny(stage=1).train()
         assert isinstance(model, DiffIRS1)
+        autograd.install(model)
         for level in (*model.dirformer.encoder, *model.dirformer.decoder, model.dirformer.refinement):
             level.recompute = recompute
         optimiser = torch.optim.Adam(model.parameters(), 1e-3)
@@ -169,29 +174,78 @@ def test_training_with_and_without(
 def test_where_the_modules_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stock torch serves double precision, float16, inference, biases, other devices, and when asked to."""
     block, x, _, _ = make("one pixel")
-    assert fused.usable(block, x)
+    assert autograd.usable(block, x)
     with torch.no_grad():
-        assert not fused.usable(block, x)
+        assert not autograd.usable(block, x)
     with torch.autocast("cpu", dtype=torch.float16):
-        assert not fused.usable(block, x)
-    assert not fused.usable(block.double(), x.double())
+        assert not autograd.usable(block, x)
+    assert not autograd.usable(block.double(), x.double())
     block.float()
-    assert not fused.usable(block, x.to("meta"))
-    assert not fused.usable(Block(replace(TINY_SR, bias=True), 4, 1), x)
+    assert not autograd.usable(block, x.to("meta"))
+    assert not autograd.usable(Block(replace(TINY_SR, bias=True), 4, 1), x)
     monkeypatch.setenv(SWITCH, "0")
-    assert not fused.usable(block, x)
+    assert not autograd.usable(block, x)
 
 
 def test_without_a_compiler() -> None:
     """Training goes on in stock torch."""
     program = (
-        "import torch; from dirformer.kernels import autograd as fused; from helpers import tiny\n"
+        "import torch; from dirformer.kernels import autograd; from helpers import tiny\n"
         "model = tiny(stage=1)\n"
+        "autograd.install(model)\n"
         "model(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64)).mean().backward()\n"
-        "print(fused._library())"
+        "print(autograd._library())"
     )
     environment = {"PATH": "", "CXX": "none", "PYTHONPATH": f"{SRC}:{SRC.parent / 'tests'}"}
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "None"
+
+
+class Other(Block):
+    """A block that computes something else and does not say so."""
+
+    def forward(self, x: Tensor, prior: Tensor) -> Tensor:
+        return x + self.feed_forward(x, prior)
+
+
+class Stated(Other):
+    """The same, and says so."""
+
+    kind = "dgfn"
+
+
+@needs_compiler
+@pytest.mark.parametrize("other", [Other, Stated])
+def test_another_kind_of_block_is_left_to_its_module(other: type[Block]) -> None:
+    """Kernels never stand for a block that does not state their kind itself, even if they are installed."""
+    _, x, prior, gradient = make("compact")
+    config = replace(TINY_SR, dim=32, heads=(1,) * 4, norm="with_bias")
+    block = other(config, 32, 1)
+    expected = gradients(block, x, prior, gradient)
+    autograd.install(block)
+    assert "forward" not in vars(block) and not autograd.usable(block, x)
+    got = gradients(block, x, prior, gradient)
+    assert all(v is None or torch.equal(v, expected[name]) for name, v in got.items())
+
+
+@needs_compiler
+def test_installing_changes_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies and pickles of a model compute by kernels on their own parameters; state dicts stay."""
+    model = tiny(stage=1).train()
+    keys = list(model.state_dict())
+    autograd.install(model)
+    assert list(model.state_dict()) == keys
+    used: list[Block] = []
+    forward = autograd.forward
+    monkeypatch.setattr(
+        autograd, "forward", lambda block, x, prior: (used.append(block), forward(block, x, prior))[1]
+    )
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        used.clear()
+        other(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64)).mean().backward()
+        blocks = {id(m) for m in other.modules() if isinstance(m, Block)}
+        assert {id(block) for block in used} == blocks and len(used) == len(blocks)
+        assert all(p.grad is not None for p in other.parameters())
+    assert all(p.grad is None for p in model.parameters())

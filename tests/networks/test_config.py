@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dirformer.ground.errors import ConfigError
-from dirformer.networks.config import PRESETS, ModelConfig, preset
+from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIRS1, DiffIRS2
+from dirformer.networks.presets import PRESETS, preset
 
 # Stage 1, stage 2 (the authors' classes, counted; the paper's widths from the release's modules).
 PARAMETERS = {

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from dirformer.networks.config import preset
 from dirformer.networks.holes import fill_smoothly, inpainting_input
+from dirformer.networks.presets import preset
 
 
 def photos_with_holes(count: int = 2, height: int = 37, width: int = 50) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 from dirformer.networks.diffir import DiffIRS1, DiffIRS2
 from dirformer.networks.prior import CPEN
-from dirformer.weights.authors import from_authors, load_stage2, read_foreign, to_authors
+from dirformer.weights.authors import from_authors, to_authors
+from dirformer.weights.load import load_stage2
+from dirformer.weights.unpickle import read_foreign
 from parity import formula
 
 ENTRIES = [

@@ -13,7 +13,7 @@ import torch
 
 from dirformer.training import devices, loop
 from dirformer.training.config import load_recipe
-from dirformer.weights.checkpoints import load
+from dirformer.weights.load import load
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dirformer.ground.errors import ConfigError
-from dirformer.networks.config import PRESETS
+from dirformer.networks.presets import PRESETS
 from dirformer.training.config import load_recipe, recipe_names
 
 

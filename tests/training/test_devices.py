@@ -16,7 +16,8 @@ from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import read_journal
 from dirformer.training import devices, loop
 from dirformer.training.config import TrainConfig
-from dirformer.weights.checkpoints import load, save
+from dirformer.weights.checkpoints import save
+from dirformer.weights.load import load
 from helpers import FABRIC_WARNINGS, SRC, TINY_INPAINTING, photo_folder, python, tiny, tiny_recipe
 
 pytestmark = FABRIC_WARNINGS

@@ -21,7 +21,8 @@ from dirformer.ground.errors import CheckpointError, ConfigError, DataError, Tra
 from dirformer.ground.journal import Pace, read_journal
 from dirformer.training import loop, samples
 from dirformer.training.player import Player
-from dirformer.weights.checkpoints import load, save
+from dirformer.weights.checkpoints import save
+from dirformer.weights.load import load
 from helpers import (
     FABRIC_WARNINGS,
     SRC,
@@ -262,7 +263,7 @@ def test_validation_keeps_the_best(photos: Path) -> None:
 def load_provenance(path: Path) -> dict[str, Any]:
     from dirformer.weights.checkpoints import read_header
 
-    return read_header(path)["provenance"]
+    return read_header(path).provenance
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import torch
 
 from dirformer.experiments.train import train
 from dirformer.ground.journal import read_journal
-from dirformer.networks.config import PRESETS
 from dirformer.networks.diffir import STAGES, start_at_identity
 from dirformer.networks.features import VGG19_WIDTHS, DilatedResNet50, ShiftTolerantAlexNet, VGG19Features
+from dirformer.networks.presets import PRESETS
 from dirformer.training import stages
 from dirformer.training.config import TrainConfig, load_recipe, recipe_names
 from dirformer.training.schedules import lr_of_run, scheduled_lr

@@ -14,18 +14,11 @@ import pytest
 import torch
 
 from dirformer.ground.errors import CheckpointError, OutputError
-from dirformer.networks.config import PRESETS, ModelConfig
-from dirformer.weights.authors import (
-    Inert,
-    convert,
-    from_authors,
-    infer_config,
-    load_stage1,
-    load_stage2,
-    read_foreign,
-    to_authors,
-)
-from dirformer.weights.checkpoints import load
+from dirformer.networks.config import ModelConfig
+from dirformer.networks.presets import PRESETS
+from dirformer.weights.authors import convert, from_authors, infer_config, to_authors
+from dirformer.weights.load import load, load_stage1, load_stage2
+from dirformer.weights.unpickle import Inert, read_foreign
 from helpers import tiny
 
 SMALL = {"dim": 4, "blocks": (1, 2, 1, 1), "heads": (1, 1, 2, 2), "cpen_blocks": 1}

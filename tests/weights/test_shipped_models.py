@@ -23,9 +23,10 @@ from dirformer.ground.errors import ConfigError
 from dirformer.ground.photo import read_rgb
 from dirformer.inference.restorer import Restorer
 from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
-from dirformer.networks.config import PRESETS
+from dirformer.networks.presets import PRESETS
 from dirformer.weights.catalog import CATALOG, default_model, find_weights
-from dirformer.weights.checkpoints import load, read_header
+from dirformer.weights.checkpoints import read_header
+from dirformer.weights.load import load
 from helpers import TINY_SR, dirformer, picture, tiny
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo" / "photo.jpg"
@@ -36,7 +37,7 @@ def test_shipped_weights_are_whole(name: str) -> None:
     """Each file loads strictly, is stage 2 of the preset of its name, and says where it comes from."""
     model = load(find_weights(name))
     assert model.stage == 2 and model.config == PRESETS[name.removesuffix("-gan")]
-    provenance = read_header(find_weights(name))["provenance"]
+    provenance = read_header(find_weights(name)).provenance
     assert provenance["licence"] == CATALOG[name].licence
     assert provenance["steps"] > 0 and provenance["scores"] and provenance["recipe"]
     assert "/" not in str(provenance["recipe"])  # no paths of the machine it was trained on

@@ -47,33 +47,25 @@ def restore(
 ) -> None:
     """Restore photos: enlarge, deblur, clean or fill them."""
     from dirformer.inference.files import by_model, plan_jobs, require_fit, restore_files
-    from dirformer.inference.proof import prove
+    from dirformer.inference.options import RestoreOptions
     from dirformer.inference.restorer import Restorer
 
+    options = RestoreOptions(device, precision, max_memory, storage, context, window, self_ensemble)
     jobs, errors = plan_jobs(inputs, out, mask=mask, overwrite=overwrite)
     for name, group in by_model(jobs, model, task=task, scale=scale).items():
-        restorer = Restorer(
-            name,
-            device=device,
-            precision=precision,
-            max_memory=max_memory,
-            storage=storage,
-            context=context,
-            window=window,
-            self_ensemble=self_ensemble,
-        )
+        restorer = Restorer(name, options)
         require_fit(restorer, task=task, scale=scale)
         say(f"{name}: {restorer.description}")
         with progress_bar(len(group), "restoring") as show:
-            for record in restore_files(restorer, group, seed=seed, on_progress=show):
+            for record in restore_files(restorer, group, seed=seed, prove=prove_it, progress=show):
                 if record.error is not None:
                     errors.append(record.error)
                     continue
                 say(f"{record.job.photo} → {record.job.output} ({record.seconds:.1f} s)")
                 if max_memory is not None:
                     say(f"  {restorer.engine.plan}")
-                if prove_it:
-                    say(f"  {prove(restorer, record.job, seed=seed)}")
+                if record.proof is not None:
+                    say(f"  {record.proof}")
     for error in errors:
         complain(str(error))
     if errors:

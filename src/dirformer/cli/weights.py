@@ -44,7 +44,7 @@ def models(as_json: Json = None) -> None:
                 "licence": entry.licence,
                 "bytes": entry.path.stat().st_size,
                 "summary": entry.summary,
-                "provenance": header["provenance"],
+                "provenance": header.provenance,
             }
         )
         size = f"{entry.path.stat().st_size / 1e6:.1f} MB"

@@ -174,7 +174,7 @@ def model_axis(kind: str, model: str) -> float | None:
     if path is None or path.suffix != ".safetensors":
         return None
     if kind == "timesteps":
-        return float(read_header(path)["config"]["timesteps"])
+        return float(read_header(path).config.timesteps)
     return float(cost(str(path), measure=False)["total"]["mult_adds"]) / 1e9
 
 

@@ -27,12 +27,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from dirformer.ground.device import choose_device
 from dirformer.ground.errors import CheckpointError, ConfigError
 from dirformer.ground.memory import PeakMemory
-from dirformer.networks.config import LEVELS, PRESETS, ModelConfig
+from dirformer.networks.config import LEVELS, ModelConfig
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.networks.dirformer import Attention, Block, DIRformer
+from dirformer.networks.presets import PRESETS
 from dirformer.networks.prior import CPEN, Denoiser
-from dirformer.weights.authors import load_stage2
 from dirformer.weights.catalog import find_weights
+from dirformer.weights.load import load_stage2
 
 RESTORMER = ModelConfig(task="deblurring", dim=48, blocks=(4, 6, 6, 8), refinement_blocks=4, ffn_factor=2.66)
 """Restormer is a DIRformer of these sizes without guidance."""

@@ -63,14 +63,11 @@ def find_method(model: str, *, device: str = "auto", precision: str = "float32")
         return Method(model, BASELINES[model])
     if model.startswith(SPANDREL):
         return _spandrel(model, choose_device(device))
+    from dirformer.inference.options import RestoreOptions
     from dirformer.inference.restorer import Restorer
 
-    restorer = Restorer(
-        model.removesuffix(ENSEMBLE),
-        device=device,
-        precision=precision,
-        self_ensemble=model.endswith(ENSEMBLE),
-    )
+    options = RestoreOptions(device, precision, self_ensemble=model.endswith(ENSEMBLE))
+    restorer = Restorer(model.removesuffix(ENSEMBLE), options)
 
     def restore(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
         del scale  # checked against the network's own before
@@ -115,7 +112,7 @@ def method_scale(model: str) -> int | None:
         return None
     path = weight_file(model)
     if path is not None and path.suffix == ".safetensors":
-        return int(read_header(path)["config"]["scale"])
+        return int(read_header(path).config.scale)
     return find_method(model).scale
 
 

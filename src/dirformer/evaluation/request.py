@@ -9,7 +9,7 @@ from pathlib import Path
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.metrics.protocols import Protocol, find_protocol
 from dirformer.metrics.table import find_metric
-from dirformer.networks.config import PRESETS
+from dirformer.networks.presets import PRESETS
 from dirformer.weights.catalog import CATALOG
 
 RESULTS = (".json", ".csv", ".md")

@@ -34,7 +34,7 @@ from dirformer.ground.yaml_text import Place, cut, parse_yaml, short
 from dirformer.training.config import TrainConfig, find_yaml, is_text, load_recipe, override_value
 from dirformer.training.state import finished
 from dirformer.weights.catalog import find_weights
-from dirformer.weights.checkpoints import load
+from dirformer.weights.load import load
 
 SCHEMA = 1
 REFERENCE = "run:"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from dirformer.ground.errors import PhotoError
 from dirformer.ground.formats import MAX_PIXELS
-from dirformer.ground.photo import read_photo
+from dirformer.ground.photo import Photo, read_photo
 
 MOST = 0.99
 """The largest share of a photo that can be hole: a network needs something to go by."""
@@ -26,15 +26,16 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def read_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Float[Tensor, "1 h w"]:
-    """Read a mask of any kind of photo file: 1 in holes, else 0.
+    """Read a mask of any kind of photo file by the rule of `mask_of`. Raises PhotoError as `read_photo`."""
+    return mask_of(read_photo(path, max_pixels=max_pixels))
+
+
+def mask_of(photo: Photo) -> Float[Tensor, "1 h w"]:
+    """Return the mask that a photo is meant as: 1 in holes, else 0.
 
     Transparency decides where it varies: half opaque or more is hole. Else brightness decides: half of
     white (128 of 255) or more is hole. Soft and JPEG masks so have a sharp edge.
-
-    Raises:
-        PhotoError: as `read_photo`.
     """
-    photo = read_photo(path, max_pixels=max_pixels)
     if photo.alpha is not None and bool((photo.alpha != photo.alpha[0, 0, 0]).any()):
         return (photo.alpha >= 0.5).float()
     luma = sum(weight * channel for weight, channel in zip(_LUMA, photo.pixels, strict=True))

@@ -1,8 +1,12 @@
-"""Peak memory of a stretch of work."""
+"""Memory of this machine and this process, read in this file alone.
+
+Linux says everything. Elsewhere some of it is unknown, and the answer is None; nothing else depends on it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +14,55 @@ from types import TracebackType
 import torch
 
 MIB = 2**20
+_PROC = Path("/proc")
+
+
+def available_memory() -> int | None:
+    """Return the bytes this machine can give without swapping; None where unknown."""
+    return _entry("meminfo", "MemAvailable")
+
+
+def total_memory() -> int | None:
+    """Return the bytes of memory this machine has; None where unknown."""
+    known = _entry("meminfo", "MemTotal")
+    if known is not None or not hasattr(os, "sysconf"):
+        return known
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return None
+
+
+def resident_memory() -> int | None:
+    """Return the bytes this process holds now; None where unknown."""
+    return _entry("self/status", "VmRSS")
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes held since the start or `forget_peak_memory`; None where unknown."""
+    peak = _entry("self/status", "VmHWM")
+    if peak is not None or sys.platform == "win32":
+        return peak
+    import resource
+
+    known = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return known if sys.platform == "darwin" else known * 1024
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory` start afresh, where the system can do that."""
+    # Fails where this is not Linux, or not allowed.
+    with contextlib.suppress(OSError):
+        (_PROC / "self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _entry(file: str, field: str) -> int | None:
+    """Return the bytes a line such as `MemTotal: 16 kB` tells."""
+    try:
+        lines = (_PROC / file).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
 
 
 class PeakMemory:
@@ -28,9 +81,7 @@ class PeakMemory:
         if self.device is not None:
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            # Fails where this is not Linux, or not allowed.
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            forget_peak_memory()
         return self
 
     def __exit__(
@@ -40,21 +91,7 @@ class PeakMemory:
 
 
 def peak_mib(device: torch.device | None = None) -> float:
-    """Return the peak so far in MiB: of tensors on CUDA, else of the process's resident memory."""
+    """Return the peak so far in MiB: of tensors on CUDA, else of the process; 0 where unknown."""
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
-    return _peak_resident() / MIB
-
-
-def _peak_resident() -> int:
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    if sys.platform == "win32":
-        return 0  # not known there
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return (peak_memory() or 0) / MIB

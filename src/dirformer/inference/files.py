@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from dirformer.ground.errors import ConfigError, DirformerError, OutputError, Ph
 from dirformer.ground.formats import SUFFIXES, check_suffix, list_photos, photo_size
 from dirformer.ground.mask import read_mask
 from dirformer.ground.photo import read_photo, write_photo
+from dirformer.inference.layers import Progress
+from dirformer.inference.proof import Proof, restore_and_prove
 from dirformer.inference.restorer import Restorer, enlarge
 from dirformer.weights.catalog import default_model
 
@@ -32,6 +34,8 @@ class Restored:
     job: Job
     seconds: float
     error: DirformerError | None = None
+    proof: Proof | None = None
+    """Of the photos that were restored with `prove`."""
 
 
 def plan_jobs(
@@ -142,25 +146,39 @@ def restore(
 
 
 def restore_files(
-    restorer: Restorer, jobs: list[Job], *, seed: int = 0, on_progress: Callable[[float], None] | None = None
+    restorer: Restorer,
+    jobs: list[Job],
+    *,
+    seed: int = 0,
+    prove: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[Restored]:
     """Restore each job in turn and yield what became of it.
 
-    `on_progress` is told the number of photos done, with the share of the one at work.
+    `progress` is told the number of photos done, with the share of the one at work.
     """
     for number, job in enumerate(jobs):
-        start, error = time.perf_counter(), None
-        if on_progress is not None:
-            restorer.engine.on_progress = functools.partial(_add, on_progress, number)
+        start, error, proof = time.perf_counter(), None, None
+        told = None if progress is None else functools.partial(_add, progress, number)
         try:
-            restore_file(restorer, job, seed=seed)
+            proof = restore_file(restorer, job, seed=seed, prove=prove, progress=told)
         except DirformerError as problem:
             error = problem
-        yield Restored(job, time.perf_counter() - start, error)
+        yield Restored(job, time.perf_counter() - start, error, proof)
 
 
-def restore_file(restorer: Restorer, job: Job, *, seed: int = 0) -> None:
+def restore_file(
+    restorer: Restorer,
+    job: Job,
+    *,
+    seed: int = 0,
+    prove: bool = False,
+    progress: Progress | None = None,
+) -> Proof | None:
     """Restore one photo; grey stays grey, alpha and colour profile are kept (see `photo.write_photo`).
+
+    Returns:
+        With `prove`, how the result compares with the whole photo's; see `restore_and_prove`.
 
     Raises:
         PhotoError: if the photo or its mask cannot be read or do not suit the network.
@@ -168,15 +186,20 @@ def restore_file(restorer: Restorer, job: Job, *, seed: int = 0) -> None:
     """
     photo = read_photo(job.photo)
     mask = None if job.mask is None else read_mask(job.mask)
-    pixels = restorer.restore(photo.pixels, mask, seed)
+    proof = None
+    if prove:
+        pixels, proof = restore_and_prove(restorer, job.photo, photo.pixels, mask, seed, progress)
+    else:
+        pixels = restorer.restore(photo.pixels, mask, seed, progress=progress)
     if photo.grey:
         pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
     alpha = None if photo.alpha is None else enlarge(photo.alpha, restorer.scale)
     write_photo(job.output, replace(photo, pixels=pixels, alpha=alpha))
+    return proof
 
 
-def _add(on_progress: Callable[[float], None], done: int, share: float) -> None:
-    on_progress(done + share)
+def _add(progress: Progress, done: int, share: float) -> None:
+    progress(done + share)
 
 
 def _long_side(photo: Path) -> int:

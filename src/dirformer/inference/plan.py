@@ -1,13 +1,11 @@
 """How much memory a photo takes, and what to do if it may take less.
 
-The working set is small: a few rows of wide intermediates per thread. What grows with the photo are the
-feature maps, at most the four levels at once or the decoder's at level 1. What does not fit waits on disk.
+The working set is small: a few rows of wide intermediates per thread. Only feature maps grow with the photo:
+at most the four levels at once, or the decoder's at level 1. What does not fit waits on disk.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,6 @@ STEP = 8192
 """Pixels per turn of a pipeline of convolutions."""
 PIECE = 2**23
 """Bytes of a map on disk that are worked on at a time, per thread."""
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True)
@@ -49,47 +46,6 @@ class Plan:
         maps = f"{self.spilled / 2**20:.0f} MiB of maps on disk" if self.spilled else "all maps in memory"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"about {self.peak / 2**20:.0f} MiB: {threads}, {storage} maps, {maps}"
-
-
-def parse_bytes(text: str) -> int:
-    """Read `2GiB`, `600 MB`, `1.5G`: powers of 1024 with an i or a bare letter, of 1000 with a B alone.
-
-    Raises:
-        ConfigError: if the text is no amount of memory.
-    """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?)(B?)\s*", text, re.IGNORECASE)
-    if match is None:
-        raise ConfigError(f"{text!r} is no amount of memory; expected something like 2GiB or 600MB")
-    number, unit, binary, byte = match.groups()
-    factor = _UNITS[unit.upper()]
-    if byte and not binary and unit:
-        factor = 1000 ** ("KMGT".index(unit.upper()) + 1)
-    return int(float(number) * factor)
-
-
-def available_memory() -> int | None:
-    """Return the bytes this machine can give without swapping, if it says so."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    sizes = dict(line.split(":") for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) * 1024
-
-
-def process_memory(field: str) -> int | None:
-    """Return the bytes this process holds: `VmRSS` now, `VmHWM` at most; None where unknown."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
-
-
-def forget_peak_memory() -> None:
-    """Let `VmHWM` start afresh, where the system can do that."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def make_plan(

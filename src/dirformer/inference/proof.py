@@ -1,14 +1,15 @@
-"""The proof on the user's own photo: streamed against whole, and memory against its limit."""
+"""Compare, on the user's own photo: streamed with whole, and memory with its limit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirformer.ground.mask import read_mask
-from dirformer.ground.photo import read_photo
-from dirformer.inference.files import Job
-from dirformer.inference.plan import available_memory, forget_peak_memory, process_memory
+from jaxtyping import Float
+from torch import Tensor
+
+from dirformer.ground.memory import available_memory, forget_peak_memory, peak_memory
+from dirformer.inference.layers import Progress
 from dirformer.inference.restorer import Restorer, pad_to_multiple
 
 WHOLE = 160
@@ -29,7 +30,7 @@ class Proof:
     limit: int | None
     """Bytes it was given."""
     in_windows: bool = False
-    """Context windows give another result than the whole photo; there is nothing to compare."""
+    """Context windows give another result than the whole photo does, so nothing is compared."""
 
     def __str__(self) -> str:
         if self.in_windows:
@@ -44,24 +45,29 @@ class Proof:
         return f"{self.photo}: {exact}; {memory}"
 
 
-def prove(restorer: Restorer, job: Job, *, seed: int = 0) -> Proof:
-    """Restore one photo by the engine and, where that fits into memory, as a whole by the plain modules."""
-    pixels = read_photo(job.photo).pixels
-    mask = None if job.mask is None else read_mask(job.mask)
+def restore_and_prove(
+    restorer: Restorer,
+    photo: Path,
+    pixels: Float[Tensor, "3 h w"],
+    mask: Float[Tensor, "1 h w"] | None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Float[Tensor, "3 H W"], Proof]:
+    """Restore a photo and measure memory; where that fits, also restore it as a whole.
+
+    `photo` is the photo's name, for the proof; the rest is as in `Restorer.restore`.
+    """
     forget_peak_memory()
-    streamed = restorer.restore(pixels, mask, seed)
-    sizes = process_memory("VmHWM"), restorer.loaded_memory
-    peak = None if sizes[0] is None or sizes[1] is None else sizes[0] - sizes[1]
-    config = restorer.config
+    streamed = restorer.restore(pixels, mask, seed, progress=progress)
+    highest, loaded = peak_memory(), restorer.loaded_memory
+    peak = None if highest is None or loaded is None else highest - loaded
+    config, engine = restorer.config, restorer.engine
     height, width = pad_to_multiple(pixels[None], config.multiple).shape[2:]
     needed = (
         WHOLE * config.dim * height * width // config.unshuffle**2 + 64 * 3 * height * width * config.scale**2
     )
-    free = available_memory()
+    free, in_windows = available_memory(), restorer.window is not None
     difference = None
-    in_windows = restorer.window is not None
     if not in_windows and (free is None or needed < 0.9 * free):
         difference = float((streamed - restorer.restore_whole(pixels, mask, seed)).abs().max())
-    return Proof(
-        job.photo, difference, peak, restorer.engine.plan.peak, restorer.engine.max_memory, in_windows
-    )
+    return streamed, Proof(photo, difference, peak, engine.plan.peak, engine.max_memory, in_windows)

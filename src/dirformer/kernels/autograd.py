@@ -1,8 +1,8 @@
-"""Transformer blocks in training on a CPU: the same numbers from C++ (`fused.cpp`), in less time and memory.
+"""Transformer blocks in training on a CPU: the same numbers from C++ (`training.cpp`), faster and smaller.
 
-A block is three parts, each norm → 1×1 → depth-wise 3×3 → head: the sums of its attention, its attention and
-its feed-forward. Each is one `torch.autograd.Function` that keeps its input map and nothing wide.
-`Block.forward` is the definition; `usable` says when this file takes its place.
+A block is three parts: the sums of its attention, its attention, its feed-forward. Each part is norm → 1×1 →
+depth-wise 3×3 → head, and one `torch.autograd.Function` that keeps its input map and nothing wide.
+`Block.forward` is the definition. `install` puts `forward` in its place; `usable` is asked at every call.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dirformer.kernels import abi
 from dirformer.kernels.build import SWITCH, CompilerMissingError, compiled
-
-if TYPE_CHECKING:
-    from dirformer.networks.dirformer import Attention, Block, FeedForward
+from dirformer.kernels.protocol import DMTA_DGFN, kind_of
+from dirformer.networks.dirformer import Attention, Block, FeedForward
 
 log = logging.getLogger(__name__)
 
@@ -32,27 +32,27 @@ _GROUPS = 8
 """Gradients of weights are summed by at most so many groups of photos, whatever the number of threads."""
 
 
-class _Part(ctypes.Structure):
-    _fields_ = [
-        *(
-            (name, ctypes.c_long)
-            for name in (
-                *("kind", "half", "low", "centred", "photos", "height", "width", "channels", "inner"),
-                *("heads", "threads", "groups"),
-            )
-        ),
-        *((name, ctypes.c_void_p) for name in ("scale", "shift", "expand", "depthwise", "project")),
-    ]
+def install(model: nn.Module) -> None:
+    """Let each transformer block of a model compute its training steps by these kernels.
+
+    Only the blocks' `forward` is replaced, on the instances; parameters and state dicts stay.
+    Blocks of another kind are left alone.
+    """
+    for block in model.modules():
+        if isinstance(block, Block) and kind_of(block) == DMTA_DGFN:
+            # Past `Module.__setattr__`; a partial can be copied and pickled together with its block.
+            vars(block)["forward"] = functools.partial(_forward, block)
 
 
-class _Gradients(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("scale", "shift", "expand", "depthwise", "project")]
+def _forward(block: Block, x: Tensor, prior: Tensor) -> Tensor:
+    return forward(block, x, prior) if usable(block, x) else type(block).forward(block, x, prior)
 
 
 def usable(block: Block, x: Tensor) -> bool:
     """Say whether `forward` can stand for the block: training in float32 or bfloat16 on a CPU, no biases."""
     return (
         not torch.compiler.is_compiling()  # first: a compiler looks no further
+        and kind_of(block) == DMTA_DGFN
         and torch.is_grad_enabled()
         and type(x) is Tensor  # no subclass that traces or counts
         and x.device.type == "cpu"
@@ -94,11 +94,11 @@ def _feed_forward(part: FeedForward, x: Tensor, prior: Tensor, *, low: bool) -> 
 
 
 def _apply(*values: Any) -> Tensor:
-    return _Fused.apply(*values)  # type: ignore[no-untyped-call]
+    return _Sweep.apply(*values)  # type: ignore[no-untyped-call]
 
 
-class _Fused(torch.autograd.Function):
-    """One part of a block: `x` with the part added, or the sums of an attention (see `fused.cpp`)."""
+class _Sweep(torch.autograd.Function):
+    """One part of a block: `x` with the part added, or the sums of an attention (see `training.cpp`)."""
 
     @staticmethod
     def forward(
@@ -149,7 +149,7 @@ class _Fused(torch.autograd.Function):
                 if ctx.kind == _ATTEND
                 else project.new_empty(groups, *project.shape)
             )
-        gradients = _Gradients(*map(_pointer, (dscale, dshift, dexpand, ddepthwise, dproject)))
+        gradients = abi.Gradients(*map(_pointer, (dscale, dshift, dexpand, ddepthwise, dproject)))
         pointer = gradient.data_ptr()
         _call(
             "dirformer_backward",
@@ -179,9 +179,9 @@ def _part(
     expand: Tensor,
     depthwise: Tensor,
     project: Tensor | None,
-) -> _Part:
+) -> abi.Part:
     photos, height, width, channels = rows.shape
-    return _Part(
+    return abi.Part(
         kind=ctx.kind,
         half=rows.dtype == torch.bfloat16,
         low=ctx.low,
@@ -208,17 +208,13 @@ def _autocast() -> torch.dtype | None:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
+    functions = {"dirformer_forward": (abi.Part, "pppp"), "dirformer_backward": (abi.Part, "pppppp")}
     try:
-        lib = compiled(Path(__file__).with_name("training.cpp"))
+        source = Path(__file__).with_name("training.cpp")
+        return abi.declare(compiled(source), functions, abi.Part, abi.Gradients)
     except CompilerMissingError as error:
         log.info("training uses stock torch: %s", error)
         return None
-    for name, pointers in (("dirformer_forward", 4), ("dirformer_backward", 6)):
-        function = getattr(lib, name)
-        function.restype = ctypes.c_long
-        function.argtypes = [ctypes.POINTER(_Part), *[ctypes.c_void_p] * pointers]
-    lib.dirformer_lanes.restype = ctypes.c_long
-    return lib
 
 
 @functools.cache
@@ -235,7 +231,7 @@ def _padded(count: int) -> int:
 _local = threading.local()
 
 
-def _call(name: str, part: _Part, *pointers: Any) -> None:
+def _call(name: str, part: abi.Part, *pointers: Any) -> None:
     function = getattr(_library(), name)
     size = function(part, *[None] * (len(pointers) + 1))
     space = getattr(_local, "space", None)

@@ -1,6 +1,6 @@
-"""C++ kernels, compiled on first use where there is a compiler, for this very processor; loaded by ctypes.
+"""C++ kernels, compiled on first use where there is a compiler, for this processor; loaded by ctypes.
 
-Two sets of kernels share `native.h`: inference and training. Each has a double in stock torch.
+Two files of kernels share `sweep.h`: inference and training. Stock torch is there where they are not.
 """
 
 from __future__ import annotations

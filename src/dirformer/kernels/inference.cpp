@@ -4,7 +4,7 @@
 
 // --------------------------------------------------------------------------------- 3×3 and 1×1 convolutions
 
-// Mirrored field by field in native.py.
+// Mirrored field by field in abi.py.
 struct Conv {
     long half, low;      // of the input
     long width, inputs, outputs;
@@ -80,6 +80,7 @@ static long convolve(const Conv &s, const char *x, const char *above, const char
 
 // Each returns the bytes of scratch it needs when given none.
 extern "C" {
+long dirformer_abi_size(long which) { return which == 0 ? sizeof(Sweep) : sizeof(Conv); }
 long dirformer_sweep(const Sweep *s, char *x, const char *above, const char *below, long rows, float *sums, char *scratch) {
 #if defined(__AVX512BF16__)
     if (s->low) return sweep<half_t>(*s, x, above, below, rows, sums, scratch);

@@ -1,80 +1,45 @@
-"""Row kernels in C++ (`kernels.cpp`), compiled on first use where there is a compiler, called by ctypes.
+"""Kernels in C++ (`inference.cpp`), compiled on first use where there is a compiler, called by ctypes.
 
-The stock-torch kernels (`stock.py`) do the same and are always there; tests hold both to the plain modules.
-A call releases the GIL, so Python threads run bands side by side.
+`stock.py` computes the same and needs no compiler; tests compare both with the plain modules. A call releases
+the GIL, so Python threads run bands side by side. Sizes are checked here, before C++ touches memory.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from dirformer.inference.context import Blend, Modulation
+from dirformer.ground.errors import ConfigError
+from dirformer.kernels import abi
 from dirformer.kernels.build import CompilerMissingError, compiled
-from dirformer.networks.dirformer import Block
+from dirformer.kernels.protocol import Blend, BlockWeights, Conv, Modulation, require_known
 
 SOURCE = Path(__file__).with_name("inference.cpp")
 
 _STATISTICS, _ATTEND, _FEED = range(3)
 
 
-class _Sweep(ctypes.Structure):
-    _fields_ = [
-        *(
-            (name, ctypes.c_long)
-            for name in (
-                *("kind", "half", "low", "centred", "width", "channels"),
-                *("wide", "inner", "heads", "step", "block"),
-            )
-        ),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                *("scale", "shift", "expand", "expand_bias", "depthwise", "depthwise_bias"),
-                *("project", "project_bias"),
-            )
-        ),
-        *((name, ctypes.c_long) for name in ("cuts", "modulations", "mixings")),
-        *((name, ctypes.c_void_p) for name in ("ends", "left", "across", "below", "down")),
-    ]
-
-
-class _Conv(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_long) for name in ("half", "low", "width", "inputs", "outputs", "taps", "shuffle")),
-        ("weights", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("slope", ctypes.c_float),
-    ]
-
-
 @functools.cache
 def library() -> ctypes.CDLL:
     """Return the kernels, compiled now or found in the cache; CompilerMissingError if there are none."""
-    return _declared(compiled(SOURCE))
-
-
-def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, long = ctypes.c_void_p, ctypes.c_long
-    for name, structure in (("dirformer_sweep", _Sweep), ("dirformer_convolve", _Conv)):
-        function = getattr(lib, name)
-        function.restype = long
-        function.argtypes = [ctypes.POINTER(structure), pointer, pointer, pointer, long, pointer, pointer]
-    lib.dirformer_lanes.restype = lib.dirformer_has_low.restype = long
-    return lib
+    functions = {"dirformer_sweep": (abi.Sweep, "pppnpp"), "dirformer_convolve": (abi.Conv, "pppnpp")}
+    return abi.declare(compiled(SOURCE), functions, abi.Sweep, abi.Conv)
 
 
 @dataclass(frozen=True)
 class PackedBlock:
     """One transformer block's weights in the order the kernels read them."""
 
+    channels: int
     heads: int
     centred: bool
     hidden: int
@@ -129,22 +94,24 @@ class NativeKernels:
 
     # ------------------------------------------------------------------------------------------- weights
 
-    def pack_block(self, block: Block) -> PackedBlock:
-        """Reorder one block's weights."""
-        attention, feed = block.attention, block.feed_forward
-        width = attention.project.out_channels
-        hidden = feed.project.in_channels
+    def pack_block(self, block: BlockWeights) -> PackedBlock:
+        """Reorder one block's weights; ConfigError for another kind of block."""
+        require_known(block.kind)
+        width, hidden = block.project.weight.shape[:2]
         return PackedBlock(
-            heads=attention.heads,
-            centred=attention.norm.bias is not None,
+            channels=width,
+            heads=block.heads,
+            centred=block.centred,
             hidden=hidden,
-            query_key=self._widening(attention.qkv, attention.qkv_depthwise, [slice(0, 2 * width)]),
-            value=self._widening(attention.qkv, attention.qkv_depthwise, [slice(2 * width, 3 * width)]),
+            query_key=self._widening(block.qkv, block.qkv_depthwise, [slice(0, 2 * width)]),
+            value=self._widening(block.qkv, block.qkv_depthwise, [slice(2 * width, 3 * width)]),
             # Gate and value each padded on their own: gelu(0)·0 = 0, so the padding adds nothing.
-            expand=self._widening(feed.expand, feed.depthwise, [slice(0, hidden), slice(hidden, 2 * hidden)]),
-            project=self._panels(feed.project.weight.flatten(1)),
-            project_bias=self._padded(feed.project.bias),
-            attention_bias=self._padded(attention.project.bias),
+            expand=self._widening(
+                block.expand, block.depthwise, [slice(0, hidden), slice(hidden, 2 * hidden)]
+            ),
+            project=self._panels(block.project.weight.flatten(1)),
+            project_bias=self._padded(block.project.bias),
+            attention_bias=self._padded(block.attention_bias),
         )
 
     def pack_mixing(self, mixing: Float[Tensor, "c c"]) -> Tensor:
@@ -155,8 +122,8 @@ class NativeKernels:
         """Reorder the matrices of a row of windows; float32, because they are to be blended."""
         return torch.stack([self._panels(mixing, torch.float32) for mixing in mixings])
 
-    def pack_conv(self, conv: nn.Conv2d, shuffle: int = 0, slope: float = 1.0) -> PackedConv:
-        """Reorder a 3×3 or 1×1 convolution, with what follows it (see `Conv` in kernels.cpp)."""
+    def pack_conv(self, conv: Conv, shuffle: int = 0, slope: float = 1.0) -> PackedConv:
+        """Reorder a 3×3 or 1×1 convolution, with the shuffle and the leaky ReLU that follow it."""
         weight, bias = conv.weight, conv.bias
         if shuffle > 0:  # (c, dy, dx) → (dy, dx, c): a pixel's channels then lie side by side
             order = torch.arange(len(weight)).view(-1, shuffle**2).T.flatten()
@@ -164,12 +131,12 @@ class NativeKernels:
         taps = weight.shape[2] * weight.shape[3]
         inputs = weight.shape[1]
         if self._low and inputs % 2:
-            weight = nn.functional.pad(weight, (0, 0, 0, 0, 0, 1))
+            weight = F.pad(weight, (0, 0, 0, 0, 0, 1))
         rows = weight.permute(0, 2, 3, 1).flatten(1)
         return PackedConv(self._panels(rows), self._padded(bias), inputs, len(rows), taps, shuffle, slope)
 
     def _widening(
-        self, expand: nn.Conv2d, depthwise: nn.Conv2d, parts: list[slice]
+        self, expand: Conv, depthwise: Conv, parts: list[slice]
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         def join(rows: Tensor | None) -> Tensor | None:
             return None if rows is None else torch.cat([self._aligned(rows[part]) for part in parts])
@@ -199,7 +166,7 @@ class NativeKernels:
         rows = self._aligned(rows.detach().float())
         if self._low:
             # Pairs of k lie side by side: (k/2, columns, 2).
-            rows = nn.functional.pad(rows, (0, rows.shape[1] % 2)).to(low)
+            rows = F.pad(rows, (0, rows.shape[1] % 2)).to(low)
         wide = len(rows) // (2 * self._lanes) * 2 * self._lanes
         panels = [part.view(-1, columns, *self._pairs(part)) for part, columns in self._split(rows, wide)]
         return torch.cat([panel.movedim(1, 2).flatten() for panel in panels])
@@ -227,7 +194,10 @@ class NativeKernels:
 
         `bounds` are those of the cells, by default one. Returns `n cells heads d d`, `n cells heads d` twice.
         """
+        _check_band(x, above, below, block.channels)
         ends = [x.shape[1]] if bounds is None else bounds[1:]
+        _require(rows >= 1, "rows per sum", rows, "at least 1")
+        _require(_rises(ends, x.shape[1]), "bounds of cells", bounds, f"a rising list to {x.shape[1]}")
         width, sets = x.shape[2], -(-len(x) // rows) * len(ends)
         head = width // block.heads
         padded, squares = -(-head // self._lanes) * self._lanes, -(-2 * width // self._lanes) * self._lanes
@@ -252,6 +222,8 @@ class NativeKernels:
         blend: Blend | None = None,
     ) -> None:
         """Add the attention to the band `x`, in place."""
+        _check_band(x, above, below, block.channels)
+        self._check_mixing(block, mixing, x, blend)
         self._sweep(
             _ATTEND, block, norm, block.value, mixing, block.attention_bias, x, above, below, blend=blend
         )
@@ -265,6 +237,7 @@ class NativeKernels:
         below: Tensor | None,
     ) -> None:
         """Add the feed-forward to the band `x`, in place."""
+        _check_band(x, above, below, block.channels)
         self._sweep(_FEED, block, norm, block.expand, block.project, block.project_bias, x, above, below)
 
     def _sweep(
@@ -284,10 +257,11 @@ class NativeKernels:
         blend: Blend | None = None,
     ) -> None:
         width, channels = x.shape[1], x.shape[2]
+        _check_norm(norm, x)
         columns = norm.columns if blend is None else blend.columns
         cuts = ends or ([width] if blend is None else blend.columns.ends)
         cuts_at = torch.tensor(cuts)
-        sweep = _Sweep(
+        sweep = abi.Sweep(
             kind=kind,
             half=x.dtype == torch.bfloat16,
             low=self._low,
@@ -320,8 +294,11 @@ class NativeKernels:
 
     def convolve(self, conv: PackedConv, x: Tensor, above: Tensor | None, below: Tensor | None) -> Tensor:
         """Convolve the band `x`; return float32 rows, shuffled where the packing says so."""
+        _check_band(x, above, below, conv.inputs)
         rows, width, _ = x.shape
-        call = _Conv(
+        even = conv.shuffle >= 0 or (rows % 2 == 0 and width % 2 == 0)
+        _require(even, "a band to unshuffle by 2", tuple(x.shape), "an even number of rows and columns")
+        call = abi.Conv(
             half=x.dtype == torch.bfloat16,
             low=self._low,
             width=width,
@@ -343,6 +320,17 @@ class NativeKernels:
         self._call(self._lib.dirformer_convolve, call, x, above, below, out)
         return out
 
+    def _check_mixing(self, block: PackedBlock, mixing: Tensor, x: Tensor, blend: Blend | None) -> None:
+        width = block.channels
+        size = -(-width // self._lanes) * self._lanes * (width + (width % 2 if self._low else 0))
+        shape: tuple[int, ...] = (size,) if blend is None else (blend.columns.windows, size)
+        dtype = torch.bfloat16 if self._low and blend is None else torch.float32
+        _check_values("mixing", mixing, shape, dtype)
+        if blend is not None:
+            _check_values("blend.below", blend.below, shape, dtype)
+            _check_values("blend.down", blend.down, (len(x),), torch.float32)
+            _check_axis("blend", blend.columns.left, blend.columns.share, blend.columns.ends, x.shape[1])
+
     def _call(
         self,
         function: ctypes._NamedFuncPointer,
@@ -352,7 +340,6 @@ class NativeKernels:
         below: Tensor | None,
         out: Tensor | None,
     ) -> None:
-        assert x.is_contiguous()
         size = function(structure, None, None, None, len(x), None, None)
         space = getattr(self._local, "space", None)
         if space is None or len(space) < size + 64:
@@ -363,6 +350,55 @@ class NativeKernels:
 
 PIXELS = 128
 """Pixels per turn at least, if the map is narrow: fewer would read the weights too often."""
+
+
+def _require(holds: bool, name: str, received: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"compiled kernels: {name} is {received}; expected {expected}")
+
+
+def _rises(ends: list[int], last: int) -> bool:
+    return bool(ends) and ends[-1] == last and all(a < b for a, b in itertools.pairwise([0, *ends]))
+
+
+def _check_band(x: Tensor, above: Tensor | None, below: Tensor | None, channels: int) -> None:
+    """Raise ConfigError unless a band and its neighbours are what the kernels can read."""
+    fits = x.ndim == 3 and min(x.shape) >= 1 and x.shape[2] == channels
+    _require(fits, "the band", tuple(x.shape), f"rows × columns × {channels}, as the weights were packed for")
+    _require(
+        x.dtype in {torch.float32, torch.bfloat16} and x.device.type == "cpu",
+        "the band",
+        f"{x.dtype} on {x.device}",
+        "float32 or bfloat16 on the CPU",
+    )
+    _require(x.is_contiguous(), "the band", f"strided {x.stride()}", "contiguous memory")
+    for name, row in (("above", above), ("below", below)):
+        if row is not None:
+            _check_values(f"the row {name}", row, (1, *x.shape[1:]), x.dtype)
+
+
+def _check_norm(norm: Modulation, x: Tensor) -> None:
+    rows, width, channels = x.shape
+    shape: tuple[int, ...] = (channels,)
+    if norm.columns is not None:
+        shape = (rows + 2, norm.columns.windows, channels)
+        _check_axis("norm", norm.columns.left, norm.columns.share, norm.columns.ends, width)
+    _check_values("norm.scale", norm.scale, shape, torch.float32)
+    _check_values("norm.shift", norm.shift, shape, torch.float32)
+
+
+def _check_axis(name: str, left: Tensor, share: Tensor, ends: list[int], width: int) -> None:
+    _check_values(f"{name}.columns.left", left, (width,), torch.int64)
+    _check_values(f"{name}.columns.share", share, (width,), torch.float32)
+    _require(_rises(ends, width), f"{name}.columns.ends", ends, f"a rising list to {width}")
+
+
+def _check_values(name: str, values: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    fits = tuple(values.shape) == shape and values.dtype == dtype
+    fits = fits and values.device.type == "cpu" and values.is_contiguous()
+    contiguous = "" if values.is_contiguous() else "strided "
+    received = f"{contiguous}{values.dtype} {tuple(values.shape)} on {values.device}"
+    _require(fits, name, received, f"contiguous {dtype} {shape} on cpu")
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

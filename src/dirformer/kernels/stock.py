@@ -1,7 +1,6 @@
-"""The row kernels in stock torch: any device and precision, no compiler; the other half of `native.py`.
+"""Kernels in stock torch: any device and precision, no compiler. They compute what `native.py` does.
 
-Each function takes a band of rows `y x c` with the rows above and below it as they were before the sweep
-(None outside the photo), and works strip by strip, so that the wide intermediates stay in the cache.
+Each function works strip by strip, so that the wide intermediates stay in the cache.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.inference.context import Blend, Modulation
-from dirformer.networks.dirformer import NORM_EPS, Attention, Block, FeedForward, attention_statistics
+from dirformer.kernels.protocol import Blend, BlockWeights, Conv, Modulation, require_known
+from dirformer.networks.dirformer import NORM_EPS, attention_statistics
 
 STRIP = 8192
 """Pixels per strip: its wide intermediates are a few MB, a share of the last cache."""
@@ -40,8 +39,9 @@ class StockKernels:
         """Return the rows worked on at a time, of a map that wide."""
         return max(1, STRIP // width)
 
-    def pack_block(self, block: Block) -> Block:
-        """Return the block: stock torch reads the weights as they are."""
+    def pack_block(self, block: BlockWeights) -> BlockWeights:
+        """Return the weights: stock torch reads them as they are. ConfigError for another kind of block."""
+        require_known(block.kind)
         return block
 
     def pack_mixing(self, mixing: Float[Tensor, "c c"]) -> Tensor:
@@ -52,15 +52,13 @@ class StockKernels:
         """Transpose the matrices of a row of windows."""
         return mixings.transpose(1, 2).contiguous().to(self.precision)
 
-    def pack_conv(
-        self, conv: nn.Conv2d, shuffle: int = 0, slope: float = 1.0
-    ) -> tuple[nn.Conv2d, int, float]:
+    def pack_conv(self, conv: Conv, shuffle: int = 0, slope: float = 1.0) -> tuple[Conv, int, float]:
         """Return the convolution with what follows it: a pixel-shuffle (−2: unshuffle), a leaky ReLU."""
         return conv, shuffle, slope
 
     def statistics(
         self,
-        block: Block,
+        block: BlockWeights,
         norm: Modulation,
         x: Tensor,
         above: Tensor | None,
@@ -72,18 +70,17 @@ class StockKernels:
 
         `bounds` are those of the cells, by default one. Returns `n cells heads d d`, `n cells heads d` twice.
         """
-        attention, width = block.attention, x.shape[2]
+        width = x.shape[2]
         cells = list(itertools.pairwise(bounds or [0, x.shape[1]]))
         sums = []
         for lo in range(0, len(x), rows):
             strip, edges = self._strip(x, above, below, lo, min(len(x), lo + rows))
             modulation = norm.rows(lo, lo + len(strip) - 2)
-            qk = self._widen(
-                strip, edges, modulation, attention, attention.qkv, attention.qkv_depthwise, 0, 2 * width
-            )
+            convs = block.qkv, block.qkv_depthwise
+            qk = self._widen(strip, edges, modulation, *convs, slice(0, 2 * width), centred=block.centred)
             for start, stop in cells:
                 columns = qk[:, start:stop].float().flatten(0, 1).T
-                q, k = columns.reshape(1, 2, attention.heads, -1, columns.shape[1]).unbind(1)
+                q, k = columns.reshape(1, 2, block.heads, -1, columns.shape[1]).unbind(1)
                 sums.append(attention_statistics(q, k))
         gram, q2, k2 = (torch.cat(parts) for parts in zip(*sums, strict=True))
         gram, q2, k2 = (t.view(-1, len(cells), *t.shape[1:]) for t in (gram, q2, k2))
@@ -91,7 +88,7 @@ class StockKernels:
 
     def attend(
         self,
-        block: Block,
+        block: BlockWeights,
         norm: Modulation,
         mixing: Tensor,
         x: Tensor,
@@ -100,21 +97,13 @@ class StockKernels:
         blend: Blend | None = None,
     ) -> None:
         """Add the attention to the band `x`, in place."""
-        attention, width = block.attention, x.shape[2]
+        values = slice(2 * x.shape[2], 3 * x.shape[2])
         for lo, part, strip, edges in self._in_place(x, above, below):
             modulation = norm.rows(lo, lo + len(part))
-            v = self._widen(
-                strip,
-                edges,
-                modulation,
-                attention,
-                attention.qkv,
-                attention.qkv_depthwise,
-                2 * width,
-                3 * width,
-            )
+            convs = block.qkv, block.qkv_depthwise
+            v = self._widen(strip, edges, modulation, *convs, values, centred=block.centred)
             mixed = v.flatten(0, 1) @ mixing if blend is None else self._mixed(v, mixing, blend, lo)
-            self._add(part, strip, mixed, attention.project.bias)
+            self._add(part, strip, mixed, block.attention_bias)
 
     def _mixed(
         self, v: Float[Tensor, "y x c"], mixing: Float[Tensor, "windows c c"], blend: Blend, lo: int
@@ -134,30 +123,28 @@ class StockKernels:
 
     def feed(
         self,
-        block: Block,
+        block: BlockWeights,
         norm: Modulation,
         x: Tensor,
         above: Tensor | None,
         below: Tensor | None,
     ) -> None:
         """Add the feed-forward to the band `x`, in place."""
-        feed = block.feed_forward
         for lo, part, strip, edges in self._in_place(x, above, below):
             modulation = norm.rows(lo, lo + len(part))
-            wide = self._widen(
-                strip, edges, modulation, feed, feed.expand, feed.depthwise, 0, feed.expand.out_channels
-            )
+            convs = block.expand, block.depthwise
+            wide = self._widen(strip, edges, modulation, *convs, slice(None), centred=block.centred)
             gate, value = wide.chunk(2, dim=2)
             rows = (F.gelu(gate) * value).flatten(0, 1)
-            out = rows @ feed.project.weight.flatten(1).T.to(self.precision)
-            self._add(part, strip, out, feed.project.bias)
+            out = rows @ block.project.weight.flatten(1).T.to(self.precision)
+            self._add(part, strip, out, block.project.bias)
 
     def convolve(
-        self, conv: tuple[nn.Conv2d, int, float], x: Tensor, above: Tensor | None, below: Tensor | None
+        self, conv: tuple[Conv, int, float], x: Tensor, above: Tensor | None, below: Tensor | None
     ) -> Tensor:
         """Convolve the band `x`; return float32 rows, shuffled where the packing says so."""
         layer, shuffle, slope = conv
-        if layer.kernel_size[0] == 1:
+        if layer.weight.shape[-1] == 1:
             out = F.linear(self._moved(x), self._cast(layer.weight.flatten(1)), self._bias(layer.bias))
         else:
             strip, _ = self._strip(x, above, below, 0, len(x))
@@ -203,32 +190,32 @@ class StockKernels:
         strip: Tensor,
         edges: tuple[bool, bool],
         modulation: tuple[Tensor, Tensor],
-        part: Attention | FeedForward,
-        expand: nn.Conv2d,
-        depthwise: nn.Conv2d,
-        start: int,
-        stop: int,
+        expand: Conv,
+        depthwise: Conv,
+        part: slice,
+        *,
+        centred: bool,
     ) -> Tensor:
-        """Norm, 1×1 and depth-wise convolution of output channels start to stop: `y x wide`."""
-        if part.norm.bias is None:
-            normed = strip * torch.rsqrt(strip.var(-1, correction=0, keepdim=True) + NORM_EPS)
-        else:
+        """Norm, 1×1 and depth-wise convolution, of the output channels in `part`: `y x wide`."""
+        if centred:
             normed = F.layer_norm(strip, strip.shape[-1:], eps=NORM_EPS)
+        else:
+            normed = strip * torch.rsqrt(strip.var(-1, correction=0, keepdim=True) + NORM_EPS)
         scale, shift = modulation
         normed = torch.addcmul(shift, normed, scale).to(self.precision)
-        weight, bias = expand.weight.flatten(1)[start:stop], expand.bias
-        wide = F.linear(normed, self._cast(weight), self._bias(None if bias is None else bias[start:stop]))
+        weight, bias = expand.weight.flatten(1)[part], expand.bias
+        wide = F.linear(normed, self._cast(weight), self._bias(None if bias is None else bias[part]))
         # Zero padding acts on the 1×1 convolution's output, not on what it was computed from.
         for outside, row in zip(edges, (0, -1), strict=True):
             if outside:
                 wide[row] = 0
-        taps, bias = depthwise.weight[start:stop], depthwise.bias
+        taps, bias = depthwise.weight[part], depthwise.bias
         out = F.conv2d(
             wide[None].movedim(3, 1),
             self._cast(taps),
-            self._bias(None if bias is None else bias[start:stop]),
+            self._bias(None if bias is None else bias[part]),
             padding=(0, 1),
-            groups=stop - start,
+            groups=len(taps),
         )
         return out[0].movedim(0, 2)
 

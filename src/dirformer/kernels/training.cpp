@@ -9,7 +9,7 @@
 
 #include "sweep.h"
 
-// Mirrored field by field in fused.py. Weights are as torch has them.
+// Mirrored field by field in abi.py. Weights are as torch has them.
 struct Part {
     long kind, half, low, centred;
     long photos, height, width, channels;
@@ -506,6 +506,7 @@ static long backward(const Part &s, const char *x, const char *dy, const float *
 
 // Each returns the bytes of scratch it needs when given none.
 extern "C" {
+long dirformer_abi_size(long which) { return which == 0 ? sizeof(Part) : sizeof(Gradients); }
 long dirformer_forward(const Part *s, const char *x, char *out, float *sums, char *space) {
 #if defined(__AVX512BF16__)
     if (s->low) return forward<half_t>(*s, x, out, sums, space);

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from dirformer.ground.errors import CheckpointError, DataError
 from dirformer.ground.paths import installed_file
 from dirformer.networks.features import ShiftTolerantAlexNet
-from dirformer.weights.authors import read_foreign
+from dirformer.weights.unpickle import read_foreign
 
 Weights = dict[str, Tensor]
 

@@ -7,7 +7,7 @@ Read from top to bottom: modulated norm → attention (DMTA) → feed-forward (D
 * The attention matrix is c×c, a sum over all pixels; everything else sees 3×3 pixels at most.
   `attention_statistics` and `attention_mixing` are the two halves of an attention, kept apart so that
   large photos can be processed in strips by the same functions.
-* In training on a CPU, `fused.py` computes a block and its gradient in C++; this file is the definition.
+* This file is the definition. `kernels/` computes the same faster and is held to it by tests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from dirformer.kernels import autograd as fused
 from dirformer.networks.config import LEVELS, ModelConfig
 
 NORM_EPS = 1e-5
@@ -135,14 +134,15 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One transformer block: attention, then feed-forward, each added to its input."""
 
+    kind = "dmta-dgfn"
+    """Which definition this is. Kernels compute the kinds they know; another block states another kind."""
+
     def __init__(self, config: ModelConfig, dim: int, heads: int) -> None:
         super().__init__()
         self.attention = Attention(config, dim, heads)
         self.feed_forward = FeedForward(config, dim)
 
     def forward(self, x: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]) -> Float[Tensor, "b c h w"]:
-        if fused.usable(self, x):
-            return fused.forward(self, x, prior)
         x = x + self.attention(x, prior)
         return x + self.feed_forward(x, prior)
 

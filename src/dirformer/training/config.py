@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import is_file
 from dirformer.ground.yaml_text import QUOTE, Place, cut, parse_yaml, read_yaml_file, short
-from dirformer.networks.config import ModelConfig, preset
+from dirformer.networks.config import ModelConfig
+from dirformer.networks.presets import preset
+from dirformer.weights.checkpoints import Inference
 
 
 class _Section(BaseModel):
@@ -215,6 +217,8 @@ class TrainConfig(_Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
     """`auto`: bf16-mixed where the device computes in it, else 32-true."""
     seed: int = Field(0, ge=0, lt=2**32)
+    context: Literal["image", "window", "window-prior"] = "image"
+    """What attention is to be taken over when the network restores photos; see `RestoreOptions.context`."""
     log: tuple[Literal["tensorboard", "wandb"], ...] | None = None
     """Curves beside journal.jsonl; None writes TensorBoard's where it is installed."""
     log_every: int = Field(50, ge=1)
@@ -253,6 +257,11 @@ class TrainConfig(_Section):
     def network_config(self) -> ModelConfig:
         """Config of the network to train."""
         return model_config(self.model)
+
+    @property
+    def inference(self) -> Inference:
+        """What the weight file says of its best use: the recipe's context and its last patches."""
+        return Inference(self.context, self.data.phases[-1][1])
 
     @property
     def folder(self) -> Path:

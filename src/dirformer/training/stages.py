@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import installed_file
+from dirformer.kernels.autograd import install
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_identity
 from dirformer.networks.dirformer import Level
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
@@ -30,8 +31,9 @@ from dirformer.training.losses import (
     vgg_perceptual,
 )
 from dirformer.training.samples import Batch
-from dirformer.weights.authors import load_network, load_stage1, load_stage2, read_foreign
 from dirformer.weights.catalog import find_weights
+from dirformer.weights.load import load, load_stage1, load_stage2
+from dirformer.weights.unpickle import read_foreign
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Stage1:
             self.network = load_stage1(find_weights(config.init))
             _require_same(config, self.network, "init")
         _recompute(self.network, config)
+        install(self.network)
 
     def draw(self, batch: Batch) -> Batch:
         """Return the batch as it is: stage 1 draws nothing."""
@@ -190,6 +193,7 @@ class Stage2:
                 raise ConfigError("training=separate needs a diffusion model; model.timesteps is 0")
             self.network.dirformer.requires_grad_(requires_grad=False)
         _recompute(self.network, config)
+        install(self.network)
 
     def draw(self, batch: Batch) -> Batch:
         """Draw each photo's noise; with `training: separate` also its step of the chain."""
@@ -263,7 +267,7 @@ def _fresh(network: Any, config: TrainConfig) -> Any:
     if config.start == "identity":
         start_at_identity(network)
     if config.transfer is not None:
-        other, ours = load_network(find_weights(config.transfer)).state_dict(), network.state_dict()
+        other, ours = load(find_weights(config.transfer)).state_dict(), network.state_dict()
         fitting = {k: v for k, v in other.items() if k in ours and ours[k].shape == v.shape}
         if not fitting:
             raise ConfigError(f"transfer={config.transfer} has no tensor that fits this network")

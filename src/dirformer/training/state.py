@@ -44,6 +44,7 @@ CHANGEABLE = {
     "devices",
     "nodes",
     "compile",
+    "context",
     "graphs",
 }
 """Fields that may differ when a run goes on; any other would make it another run."""
@@ -120,7 +121,7 @@ class State:
         path = self.folder / f"{name}.safetensors"
         provenance = {"recipe": self.config.to_dict(), "step": self.step, "scores": scores}
         try:
-            save(path, self.networks.ema.network, provenance)
+            save(path, self.networks.ema.network, provenance, self.config.inference)
         except SafetensorError as error:  # a full disk
             raise OutputError(f"{path} cannot be written: {error}") from None
 
@@ -212,7 +213,7 @@ class State:
 def finished(config: TrainConfig) -> bool:
     """Return whether the run of this recipe has made all its steps."""
     try:
-        provenance = read_header(config.folder / "last.safetensors")["provenance"]
+        provenance = read_header(config.folder / "last.safetensors").provenance
         stored = TrainConfig.model_validate(provenance["recipe"])
     except (CheckpointError, ValidationError, KeyError, TypeError):  # of an older version, or no run's file
         return False

@@ -1,32 +1,27 @@
-"""The authors' weight files ↔ ours: the one key table, the config from shapes, the restricted loader.
+"""The authors' weight files ↔ ours: the key table, and the config from keys and shapes.
 
-Their files are pickles. Nothing in them is executed: `read_foreign` rebuilds tensors and plain containers
-itself and puts an inert placeholder wherever a file names any other class or function.
+Their files are pickles; `unpickle.py` reads them.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dirformer.ground.errors import CheckpointError, ConfigError, OutputError
 from dirformer.ground.paths import atomic_path
 from dirformer.networks.config import LEVELS, ModelConfig
-from dirformer.networks.diffir import STAGES, DiffIR, DiffIRS1, DiffIRS2
+from dirformer.networks.diffir import DiffIR, DiffIRS2
 from dirformer.networks.prior import beta_schedule
+from dirformer.tasks import find_task
 from dirformer.weights import checkpoints
-
-MAX_BYTES = 8 * 2**30
-"""A file that unpacks to more is refused: the largest released network has 0.2 GB."""
+from dirformer.weights.checkpoints import Inference
+from dirformer.weights.unpickle import read_foreign
 
 
 def convert(
@@ -54,11 +49,13 @@ def convert(
     if out.suffix not in (".safetensors", ".pth", ".ckpt"):
         raise OutputError(f"{out} has no known suffix; expected .safetensors (ours), .pth or .ckpt (theirs)")
     if source.suffix == ".safetensors":
-        model = checkpoints.load(source)
+        weights = checkpoints.read(source)
+        model, inference = weights.model, weights.header.inference
     else:
         model = from_authors(read_foreign(source), str(source), task=task, teacher=teacher)
+        inference = Inference(patch=find_task(model.config.task).patch)
     if out.suffix == ".safetensors":
-        checkpoints.save(out, model, {"source": source.name})
+        checkpoints.save(out, model, {"source": source.name}, inference)
     else:
         tensors = to_authors(model)
         content: dict[str, Any] = (
@@ -71,32 +68,6 @@ def convert(
     count = sum(p.numel() for p in model.parameters())
     config = model.config
     return f"{out}: {config.task} ×{config.scale}, stage {model.stage}, {count:,} parameters"
-
-
-def load_network(path: Path) -> DiffIR:
-    """Load a weight file of either kind, ours or the authors'. Raises CheckpointError."""
-    if path.suffix in (".pth", ".ckpt", ".pt"):
-        return from_authors(read_foreign(path), str(path))
-    return checkpoints.load(path)
-
-
-def load_stage1(path: Path) -> DiffIRS1:
-    """Load a stage-1 network; CheckpointError says what the file is if it is not one."""
-    model = load_network(path)
-    if not isinstance(model, DiffIRS1):
-        raise CheckpointError(f"{path} is a stage-2 network; expected stage 1 (one whose CPEN sees the GT)")
-    return model
-
-
-def load_stage2(path: Path) -> DiffIRS2:
-    """Load a stage-2 network; CheckpointError says what the file is if it is not one."""
-    model = load_network(path)
-    if not isinstance(model, DiffIRS2):
-        raise CheckpointError(
-            f"{path} is a stage-1 network, which needs the clean photo; "
-            "expected stage 2: train one from it with stage1=FILE"
-        )
-    return model
 
 
 # The key table ----------------------------------------------------------------------------------------
@@ -185,7 +156,7 @@ def _their_key(ours: str, table: dict[str, str]) -> str:
 def from_authors(
     content: Any, source: str = "file", *, task: str | None = None, teacher: bool = False
 ) -> DiffIR:
-    """Build our network from what `read_foreign` returned.
+    """Build our network from what `unpickle.read_foreign` returned.
 
     Raises:
         CheckpointError: naming what is missing, foreign or inconsistent.
@@ -193,9 +164,9 @@ def from_authors(
     tensors = _unwrapped(content, source, teacher=teacher)
     stage = 1 if "E.E.0.weight" in tensors else 2
     config = infer_config(tensors, source, task=task)
-    model = STAGES[stage](config)
+    checkpoints.require_blocks(config, len(tensors), source)
     table = module_table(config, stage)
-    theirs = {_their_key(key, table): key for key in model.state_dict()}
+    theirs = {_their_key(key, table): key for key in checkpoints.shapes(stage, config)}
     for copy, original in (("diffusion.condition.", "condition."), ("diffusion.model.", "denoise.")):
         for key in [k for k in tensors if k.startswith(copy)]:
             twin = tensors.get(original + key.removeprefix(copy))
@@ -209,8 +180,7 @@ def from_authors(
             ours[theirs[key]] = value
         elif not key.startswith("diffusion."):  # buffers that follow from betas
             ours[f"{key} (theirs)"] = value
-    checkpoints.fill(model, ours, source)
-    return model.eval()
+    return checkpoints.build(stage, config, ours, source)
 
 
 def to_authors(model: DiffIR) -> OrderedDict[str, Tensor]:
@@ -263,7 +233,7 @@ def infer_config(tensors: dict[str, Tensor], source: str = "file", *, task: str 
     """
     try:
         config = ModelConfig.from_dict(_fields(tensors, task))
-    except (KeyError, ValueError, IndexError, ConfigError) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError, ConfigError) as error:
         raise CheckpointError(
             f"{source} has some of DiffIR's tensors, but not all, or of other shapes ({error}); "
             "the file is incomplete"
@@ -312,7 +282,7 @@ def _fields(tensors: dict[str, Tensor], task: str | None) -> dict[str, Any]:
         start, end = (round(float(b), 6) for b in (betas[0], betas[-1]))
         made = beta_schedule(len(betas), start, end, "sqrt").float()
         if not torch.equal(made, betas.float()):
-            raise ConfigError(f"its betas {betas.tolist()} are not linear in their square root")
+            raise ConfigError(f"its betas {betas[:8].tolist()} are not linear in their square root")
         fields |= {
             "timesteps": len(betas),
             "beta_start": start,
@@ -333,141 +303,6 @@ def _factor(dim: int, hidden: list[int]) -> float:
             if [int(w * factor) for w in widths] == hidden:
                 return factor
     raise ConfigError(f"its hidden widths {hidden} are not one factor of the widths {widths}")
-
-
-# The restricted loader --------------------------------------------------------------------------------
-
-
-def read_foreign(path: Path) -> Any:
-    """Read a PyTorch pickle without executing anything in it.
-
-    Tensors, containers, numbers and strings come back as they are; everything else a file may name comes
-    back as an `Inert` placeholder.
-
-    Raises:
-        CheckpointError: if the file is missing, is no PyTorch file, is damaged or unpacks to over 8 GiB.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there; give an authors' .pth or .ckpt file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise CheckpointError(
-                    f"{path} unpacks to over {MAX_BYTES // 2**30} GiB; this is no DiffIR checkpoint"
-                )
-            name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
-            return _Restricted(archive, name).load()
-    except zipfile.BadZipFile:
-        return _read_legacy(path)
-    except StopIteration:
-        raise CheckpointError(
-            f"{path} is a zip archive without tensors; expected a PyTorch checkpoint"
-        ) from None
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
-        raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {error}") from None
-    except (RuntimeError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
-
-
-def _read_legacy(path: Path) -> Any:
-    # Files from before PyTorch 1.6 are no archives; torch's own restricted reader knows them.
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not a checkpoint for us
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise CheckpointError(f"{path} is not a PyTorch checkpoint ({reason[:80]})") from None
-
-
-class Inert:
-    """Stands for whatever a file names that is not a tensor or a plain container. Does nothing."""
-
-    def __new__(cls, *_: Any, **__: Any) -> Any:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        """Take an element of a list-like class and forget it."""
-
-    def extend(self, values: Any) -> None:
-        """Take elements of a list-like class and forget them."""
-
-
-_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-
-
-class _Restricted(pickle.Unpickler):
-    """Knows seven harmless names; every other becomes Inert."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        super().__init__(io.BytesIO(archive.read(name)), encoding="utf-8")
-        self.archive, self.root = archive, name.removesuffix("data.pkl")
-        self.storages: dict[str, Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.storage") and name in _DTYPES:
-            return _DTYPES[name]
-        return _KNOWN.get((module, name), Inert)
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        _, dtype, key, _, _ = pid
-        if key not in self.storages:
-            data = self.archive.read(f"{self.root}data/{key}")
-            self.storages[key] = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()).view(dtype)
-        return self.storages[key]
-
-
-def _rebuild_tensor(
-    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> Tensor:
-    count = int(np.prod(size, dtype=np.int64))
-    if count > storage.numel():
-        raise ValueError(f"a tensor of {count} values on a storage of {storage.numel()}")
-    return storage.as_strided(size, stride, offset).clone()
-
-
-def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
-    return data
-
-
-_KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "dict"): dict,
-    ("builtins", "list"): list,
-    ("builtins", "set"): set,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "Size"): tuple,
-}
 
 
 def _unwrapped(content: Any, source: str, *, teacher: bool) -> dict[str, Tensor]:

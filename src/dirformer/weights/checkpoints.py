@@ -1,14 +1,18 @@
 """Weights of one network in one safetensors file.
 
-The header's `dirformer` entry is JSON: format, stage, config, provenance. The tensor `config` (uint8)
-holds stage and config as JSON once more, for tools that see tensors only; together with the shapes and
-`diffusion.betas` it rebuilds the network. Nothing in such a file is ever executed.
+The header's `dirformer` entry is JSON: format, stage, config, inference, provenance. The tensor `config`
+(uint8) holds stage and config as JSON once more, for tools that see tensors only; together with the shapes
+and `diffusion.betas` it rebuilds the network. Nothing in such a file is ever executed, and a network is built
+only after the shapes in the file were found to be its own.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -21,12 +25,62 @@ from dirformer.ground.paths import atomic_path
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIR
 
-FORMAT = 1
+FORMAT = 2
+READS = (1, 2)
+"""Format 1 has `context` and `patch` in its provenance."""
 HEADER = "dirformer"
+MAX_HEADER = 2**20
+"""Characters of the header's entry."""
+CONTEXTS = ("image", "window", "window-prior")
+_MAX_PATCH = 2**16
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a network is best used, as its training found. CheckpointError for what cannot be."""
+
+    context: str = "image"
+    """What an attention's sums are taken over; see `RestoreOptions.context`."""
+    patch: int | None = None
+    """Side of the last training patches in pixels of the LQ photo; None: not known."""
+
+    def __post_init__(self) -> None:
+        if self.context not in CONTEXTS:
+            raise CheckpointError(f"context {short(self.context)}; expected one of {', '.join(CONTEXTS)}")
+        if self.patch is not None and (type(self.patch) is not int or not 1 <= self.patch <= _MAX_PATCH):
+            raise CheckpointError(f"patch {short(self.patch)}; expected a number of 1 to {_MAX_PATCH} pixels")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weight file says of itself."""
+
+    stage: int
+    config: ModelConfig
+    inference: Inference = field(default_factory=Inference)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the weights come from: recipe, steps, data, licence … Results never depend on it."""
+    version: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weight file that was read: once, header and network together."""
+
+    path: Path
+    header: Header
+    model: DiffIR
+    """On the CPU, in float32, ready for inference."""
 
 
 def save(
-    path: Path, model: DiffIR, provenance: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    path: Path,
+    model: DiffIR,
+    provenance: dict[str, Any] | None = None,
+    inference: Inference | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `model` to a safetensors file, atomically.
 
@@ -34,7 +88,8 @@ def save(
         path: file to write.
         model: stage 1 or 2; its device does not matter.
         provenance: JSON values that say where the weights come from (recipe, steps, data, licence …).
-        dtype: of the stored weights; float16 halves the file, `load` returns float32 in any case. The
+        inference: how the network is best used; by default on whole photos.
+        dtype: of the stored weights; float16 halves the file, reading returns float32 in any case. The
             schedule stays float32.
     """
     description = {"stage": model.stage, "config": model.config.to_dict()}
@@ -43,82 +98,154 @@ def save(
         for key, value in model.state_dict().items()
     }
     tensors["config"] = torch.frombuffer(bytearray(json.dumps(description).encode()), dtype=torch.uint8)
-    header = {"format": FORMAT, **description, "provenance": provenance or {}}
+    known = inference or Inference()
+    header = {
+        "format": FORMAT,
+        **description,
+        "inference": {"context": known.context, "patch": known.patch},
+        "provenance": provenance or {},
+    }
     with atomic_path(path) as part:
         save_file(tensors, part, metadata={HEADER: json.dumps(header)})
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """Return the header: `format`, `stage`, `config`, `provenance`.
+def read_header(path: Path) -> Header:
+    """Return the header alone.
 
     Raises:
-        CheckpointError: if the file is missing, is not safetensors, or was not written by `save`.
+        CheckpointError: if the file is missing, is not safetensors, was not written by `save`, or describes a
+            network that cannot be built.
     """
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path} is not there; give a weight file or a name that `dirformer models` lists"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
-    except (SafetensorError, OSError, ValueError):
-        raise CheckpointError(
-            f"{path} is not a dirformer weight file (safetensors); "
-            "an authors' .pth or .ckpt becomes one with: dirformer convert"
-        ) from None
-    if not isinstance(header, dict) or {"format", "stage", "config"} - set(header):
-        raise CheckpointError(
-            f"{path} has no dirformer header; was it written by `dirformer convert` or `train`?"
-        )
-    if header["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {header['format']}; this version reads {FORMAT}: upgrade dirformer"
-        )
-    return header
+    with _opened(path) as file:
+        return _parsed(file.metadata() or {}, str(path))
 
 
-def load(path: Path) -> DiffIR:
-    """Rebuild the network of a file, on the CPU, in float32, ready for inference.
+def read(path: Path) -> Weights:
+    """Rebuild the network of a file. The file is opened once.
 
     Raises:
         CheckpointError: as `read_header`; also if tensors are missing, superfluous, of other shapes or not
             finite.
     """
-    header = read_header(path)
+    with _opened(path) as file:
+        header = _parsed(file.metadata() or {}, str(path))
+        keys = [key for key in file.keys() if key != "config"]  # noqa: SIM118
+        try:
+            require_blocks(header.config, len(keys), str(path))
+            found = {key: torch.Size(file.get_slice(key).get_shape()) for key in keys}
+            _compare(shapes(header.stage, header.config), found, str(path))
+            tensors = {key: file.get_tensor(key) for key in keys}
+        except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} is damaged: {short(str(error))}") from None
+        return Weights(path, header, build(header.stage, header.config, tensors, str(path)))
+
+
+def _opened(path: Path) -> Any:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is not there; give a weight file or a name that `dirformer models` lists"
+        )
     try:
-        config = ModelConfig.from_dict(header["config"])
-        build = STAGES[header["stage"]]
-    except (ConfigError, KeyError) as error:
-        raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from None
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys() if key != "config"}  # noqa: SIM118
-    model = build(config)
-    fill(model, tensors, str(path))
-    return model.eval()
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError, ValueError):
+        raise CheckpointError(
+            f"{path} is not a dirformer weight file (safetensors); "
+            "an authors' .pth or .ckpt becomes one with: dirformer convert"
+        ) from None
 
 
-def fill(model: DiffIR, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy `tensors` into `model` as float32; strict.
+def _parsed(metadata: dict[str, str], source: str) -> Header:
+    text = metadata.get(HEADER, "null")
+    if len(text) > MAX_HEADER:
+        raise CheckpointError(
+            f"{source} has a header of {len(text)} characters; expected {MAX_HEADER} at most"
+        )
+    try:
+        header = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source} has a header that is not JSON: {short(str(error))}") from None
+    if not isinstance(header, dict) or {"format", "stage", "config"} - set(header):
+        raise CheckpointError(
+            f"{source} has no dirformer header; was it written by `dirformer convert` or `train`?"
+        )
+    version, stage, config = header["format"], header["stage"], header["config"]
+    if type(version) is not int or version not in READS:
+        raise CheckpointError(
+            f"{source} has format {short(version)}; this version reads {' and '.join(map(str, READS))}: "
+            "upgrade dirformer"
+        )
+    provenance = _dictionary(header, "provenance", source)
+    known = provenance if version == 1 else _dictionary(header, "inference", source)
+    try:
+        inference = Inference(known.get("context", "image"), known.get("patch"))
+    except CheckpointError as error:
+        raise CheckpointError(f"{source} asks for {error}") from None
+    if type(stage) is not int or stage not in STAGES or not isinstance(config, dict):
+        raise CheckpointError(
+            f"{source} describes a network that cannot be built: stage {short(stage)}, "
+            f"config {short(config)}; expected stage 1 or 2 and a config"
+        )
+    try:
+        return Header(stage, ModelConfig.from_dict(config), inference, provenance, version)
+    except ConfigError as error:
+        raise CheckpointError(f"{source} describes a network that cannot be built: {error}") from None
+
+
+def _dictionary(header: dict[str, Any], name: str, source: str) -> dict[str, Any]:
+    value = header.get(name) or {}
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{source} has a header whose {name} is {short(value)}; expected a dictionary")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+# From tensors to a network ----------------------------------------------------------------------------
+
+
+def require_blocks(config: ModelConfig, tensors: int, source: str) -> None:
+    """Raise CheckpointError if a config has more blocks than a file has tensors."""
+    blocks = sum(config.blocks) + config.refinement_blocks + config.cpen_blocks + config.denoiser_blocks
+    if blocks > tensors:
+        raise CheckpointError(f"{source} lacks tensors: it has {tensors}, its config has {blocks} blocks")
+
+
+def shapes(stage: int, config: ModelConfig) -> dict[str, torch.Size]:
+    """Return the shapes of a network's tensors, without the memory for them."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in STAGES[stage](config).state_dict().items()}
+
+
+def build(stage: int, config: ModelConfig, tensors: dict[str, Tensor], source: str) -> DiffIR:
+    """Build a network from its tensors, in float32; strict.
 
     Raises:
         CheckpointError: naming the first key that is missing, unknown, of another shape or not finite.
     """
-    expected = model.state_dict()
-    for problem, keys in (
-        ("lacks", sorted(set(expected) - set(tensors))),
-        ("has the unknown", sorted(set(tensors) - set(expected))),
-        (
-            "has another shape for",
-            sorted(k for k in expected if k in tensors and tensors[k].shape != expected[k].shape),
-        ),
-        (
-            "has values that are not finite in",
-            sorted(k for k, v in tensors.items() if not v.isfinite().all()),
-        ),
-    ):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise CheckpointError(
-                f"{source} {problem} tensor {keys[0]}{more}; the file is damaged or foreign"
-            )
+    _compare(shapes(stage, config), {key: value.shape for key, value in tensors.items()}, source)
+    _refuse(
+        source, "has other values than floats in", (k for k, v in tensors.items() if v.dtype not in _FLOATS)
+    )
+    _refuse(
+        source, "has values that are not finite in", (k for k, v in tensors.items() if not v.isfinite().all())
+    )
+    model = STAGES[stage](config)
     model.load_state_dict({key: value.float() for key, value in tensors.items()})
+    return model.eval()
+
+
+def _compare(expected: dict[str, torch.Size], found: dict[str, torch.Size], source: str) -> None:
+    _refuse(source, "lacks", expected.keys() - found.keys())
+    _refuse(source, "has the unknown", found.keys() - expected.keys())
+    _refuse(source, "has another shape for", (k for k in expected if found[k] != expected[k]))
+
+
+def _refuse(source: str, problem: str, keys: Iterable[str]) -> None:
+    first, *more = [*sorted(keys), None]
+    if first is not None:
+        others = f" and {len(more) - 1} more" if len(more) > 1 else ""
+        raise CheckpointError(
+            f"{source} {problem} tensor {first[:100]}{others}; the file is damaged or foreign"
+        )

@@ -1,0 +1,73 @@
+"""How a photo is restored: every choice that is not the network's, checked in one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from dirformer.ground.errors import ConfigError
+from dirformer.weights.checkpoints import CONTEXTS
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+STORAGES = {"32bit": torch.float32, "16bit": torch.bfloat16}
+AUTO = "auto"
+_UNITS = "KMGT"
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """Options of a `Restorer`. Immutable; a ConfigError on construction names field, value and rule."""
+
+    device: str = AUTO
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+    precision: str = "float32"
+    """Of the large products: `float32`, `bfloat16` or `float16`; all else stays float32."""
+    max_memory: str | int | None = None
+    """What restoring a photo may take beside the network: bytes, or text such as `2GiB`. Results do not
+    depend on it; feature maps that do not fit wait on disk. None: what the machine has."""
+    storage: str = "32bit"
+    """Of feature maps, `32bit` or `16bit`; 16 bit halve what grows with the photo, at a loss."""
+    context: str = AUTO
+    """What an attention's sums are taken over: `image`, as in training, or `window`, about as much of it as
+    training patches showed; `window-prior` also gives each window an IPR of its own. `auto` is what the
+    weight file names as better for its network, else `image`."""
+    window: int | None = None
+    """Side of a window in pixels of the photo; None is the training patch's."""
+    self_ensemble: bool = False
+    """Restore the photo eight times, turned and flipped, and take the mean (Timofte et al., CVPR 2016; the
+    `+` rows of the field's tables): eight times the work."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("precision", tuple(PRECISIONS)),
+            ("storage", tuple(STORAGES)),
+            ("context", (AUTO, *CONTEXTS)),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        if self.window is not None and (type(self.window) is not int or self.window < 1):
+            raise ConfigError(f"window is {self.window!r}; expected a whole number of pixels, at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"max_memory is {self.max_memory!r}; expected at least one byte, such as 2GiB")
+
+    @property
+    def limit(self) -> int | None:
+        """`max_memory` in bytes."""
+        return parse_bytes(self.max_memory) if isinstance(self.max_memory, str) else self.max_memory
+
+
+def parse_bytes(text: str) -> int:
+    """Read `2GiB`, `600 MB`, `1.5G`: powers of 1024 with an i or a bare letter, of 1000 with a B alone.
+
+    Raises:
+        ConfigError: if the text is no amount of memory.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?)(B?)\s*", text, re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise ConfigError(f"{text!r} is no amount of memory; expected something like 2GiB or 600MB")
+    number, unit, binary, byte = match.groups()
+    power = _UNITS.index(unit.upper()) + 1 if unit else 0
+    return int(float(number) * (1000 if byte and not binary else 1024) ** power)
