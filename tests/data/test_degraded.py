@@ -32,7 +32,7 @@ def photos(tmp_path: Path) -> Path:
 
 def _batches(config: TrainConfig, workers: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
     samples = Samples(config)
-    loader = stream(samples.dataset, start=0, steps=3, batch=4, side=samples.side, workers=workers)
+    loader = stream(samples.dataset, start=0, steps=3, batch=4, side=samples.mode.side, workers=workers)
     batches = [samples.prepare(raw, step, torch.device("cpu")) for step, raw in enumerate(loader)]
     return [(batch.lq, batch.gt) for batch in batches]
 

@@ -90,8 +90,16 @@ class Crops(Dataset[dict[str, Any]], ABC):
         """Return the sample of that number, any number ≥ 0: {"gt": 3 side side, "index", …}."""
         index, side = key if isinstance(key, tuple) else (key, self.side)
         number = int(self._epoch(index // self.count)[index % self.count])
+        photos = self._photos(number)
+        height, width = photos[0].shape[1:]
+        if min(height, width) < side:  # in shards, sizes are not known before
+            raise DataError(f"{self.name(number)} is {width}×{height}; crops need {side}")
         generator = seeded_generator(self.seed, "crop", index)
-        return self.sample(self._photos(number), side, generator) | {"index": index}
+        return self.sample(photos, side, generator) | {"index": index}
+
+    @abstractmethod
+    def name(self, number: int) -> str:
+        """Return what to call a GT photo in a message."""
 
     @abstractmethod
     def read(self, number: int) -> tuple[Tensor, ...]:
@@ -139,13 +147,12 @@ class CleanCrops(Crops):
         super().__init__(len(self.source), side, seed, cache_bytes, augment)
 
     def read(self, number: int) -> tuple[Tensor, ...]:
-        """Decode the photo; DataError where it is too small (in shards, sizes are not known before)."""
-        photo = self.source.read(number)
-        if min(photo.shape[1:]) < self.side:
-            raise DataError(
-                f"{self.source.name(number)} is {photo.shape[2]}×{photo.shape[1]}; crops need {self.side}"
-            )
-        return (photo,)
+        """Decode the photo."""
+        return (self.source.read(number),)
+
+    def name(self, number: int) -> str:
+        """Return the path, or the place in a shard."""
+        return self.source.name(number)
 
     def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return {"gt"}."""
@@ -173,6 +180,10 @@ class PairedCrops(Crops):
         """Decode GT and LQ."""
         lq, gt = self.pairs[number]
         return read_rgb(gt), read_rgb(lq)
+
+    def name(self, number: int) -> str:
+        """Return the path of the GT."""
+        return str(self.pairs[number][1])
 
     def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return {"gt", "lq"}."""
@@ -210,6 +221,11 @@ class MaskedCrops(Crops):
             mask, photo = entry
             return read_rgb(photo), read_mask(mask).byte()
         return (read_rgb(entry),)
+
+    def name(self, number: int) -> str:
+        """Return the path of the photo."""
+        entry = self.photos[number]
+        return str(entry[1] if isinstance(entry, tuple) else entry)
 
     def sample(self, photos: tuple[Tensor, ...], side: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return {"gt", "mask"}; the mask is 1 in the hole, 1 side side, uint8."""
@@ -250,8 +266,6 @@ class MixedCrops(Dataset[dict[str, Any]]):
 
 def _place(photo: Tensor, side: int, generator: torch.Generator) -> tuple[int, int]:
     height, width = photo.shape[1:]
-    if min(height, width) < side:
-        raise DataError(f"a photo is {width}×{height}; crops of {side} pixels do not fit into it")
     top = int(torch.randint(height - side + 1, (), generator=generator))
     return top, int(torch.randint(width - side + 1, (), generator=generator))
 
