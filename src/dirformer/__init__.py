@@ -13,41 +13,72 @@ if TYPE_CHECKING:
     from dirformer.degradations.degrade import degrade
     from dirformer.evaluation.run import evaluate
     from dirformer.experiments.train import train
-    from dirformer.ground.errors import DirformerError
+    from dirformer.ground.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DirformerError,
+        MissingExtraError,
+        OutputError,
+        PhotoError,
+        TrainingError,
+    )
     from dirformer.inference.files import restore
+    from dirformer.inference.options import RestoreOptions
     from dirformer.inference.restorer import Restorer
     from dirformer.networks.config import ModelConfig
     from dirformer.networks.diffir import DiffIRS1, DiffIRS2
+    from dirformer.networks.presets import preset
     from dirformer.training.config import TrainConfig
     from dirformer.weights.load import load
 
 __version__ = "0.1.0"
 
+_ERRORS = (
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DirformerError",
+    "MissingExtraError",
+    "OutputError",
+    "PhotoError",
+    "TrainingError",
+)
 _HOMES = {
     "DiffIRS1": "dirformer.networks.diffir",
     "DiffIRS2": "dirformer.networks.diffir",
-    "DirformerError": "dirformer.ground.errors",
     "ModelConfig": "dirformer.networks.config",
+    "RestoreOptions": "dirformer.inference.options",
     "Restorer": "dirformer.inference.restorer",
     "TrainConfig": "dirformer.training.config",
     "degrade": "dirformer.degradations.degrade",
     "evaluate": "dirformer.evaluation.run",
     "load": "dirformer.weights.load",
+    "preset": "dirformer.networks.presets",
     "restore": "dirformer.inference.files",
     "train": "dirformer.experiments.train",
-}
+} | dict.fromkeys(_ERRORS, "dirformer.ground.errors")
 
 __all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
     "DiffIRS1",
     "DiffIRS2",
     "DirformerError",
+    "MissingExtraError",
     "ModelConfig",
+    "OutputError",
+    "PhotoError",
+    "RestoreOptions",
     "Restorer",
     "TrainConfig",
+    "TrainingError",
     "__version__",
     "degrade",
     "evaluate",
     "load",
+    "preset",
     "restore",
     "train",
 ]

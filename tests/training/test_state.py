@@ -19,8 +19,8 @@ from dirformer.ground.journal import read_journal
 from dirformer.training import loop, state
 from dirformer.training.config import TrainConfig
 from dirformer.training.schedules import lr_of_run
-from dirformer.weights.load import load
 from dirformer.weights.checkpoints import save
+from dirformer.weights.load import load
 from helpers import (
     FABRIC_WARNINGS,
     photo_folder,

@@ -17,8 +17,8 @@ from dirformer.training.player import Player
 from dirformer.training.samples import Batch, Samples
 from dirformer.training.stages import PhotoLosses
 from dirformer.training.step import Step
-from dirformer.weights.load import load
 from dirformer.weights.checkpoints import save
+from dirformer.weights.load import load
 from helpers import (
     FABRIC_WARNINGS,
     photo_folder,

@@ -49,6 +49,14 @@ def peak_memory() -> int | None:
     return known if sys.platform == "darwin" else known * 1024
 
 
+def device_memory(device: torch.device) -> int | None:
+    """Return the bytes a GPU can give now, those cached by PyTorch included; None where unknown."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def forget_peak_memory() -> None:
     """Let `peak_memory` start afresh, where the system can do that."""
     # Fails where this is not Linux, or not allowed.

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dirformer.ground.memory import available_memory
+from dirformer.ground.memory import available_memory, device_memory
 from dirformer.inference.bands import Bands, workers
 from dirformer.inference.context import check_window, count_cells
 from dirformer.inference.layers import Layers, Packs, Progress
-from dirformer.inference.plan import Plan, make_plan
+from dirformer.inference.plan import Plan, make_plan, whole_memory
 from dirformer.kernels.choose import choose_kernels
 from dirformer.kernels.protocol import Kernels
 from dirformer.networks.diffir import DiffIRS2
@@ -118,12 +118,44 @@ class Engine:
             progress: told the share of each photo's work that is done, after each block.
             mean: whether the caller keeps a mean of several results, whose memory is then planned for.
         """
+        if self._fits_whole(*lq.shape[2:]):
+            return self._whole(lq, noise, progress)
         plan = self._planned(lq, mean=mean)
         # Photo by photo, so that no photo's bytes depend on the others of its batch.
         photos = zip(torch.split(lq, 1), torch.split(noise, 1, dim=1), strict=True)
         return torch.stack(
             [self._checked(photo, self._prior(photo, z, plan), plan, progress) for photo, z in photos]
         )
+
+    def _fits_whole(self, height: int, width: int) -> bool:
+        """Whether a GPU restores a photo of that (padded) size as a whole.
+
+        A GPU computes whole maps faster than bands: each band is a handful of tiny launches. Bands are for
+        photos that do not fit into its memory or under the limit, and for windows.
+        """
+        if self._on_cpu or self.window is not None or self._on_host:
+            return False
+        free = device_memory(self.kernels.device)
+        limits = [
+            *([] if free is None else [int(0.9 * free)]),
+            *([self.max_memory] if self.max_memory else []),
+        ]
+        return bool(limits) and whole_memory(self.model.config, height, width) <= min(limits)
+
+    def _whole(self, lq: Tensor, noise: Tensor, progress: Progress | None) -> Tensor:
+        """Restore photo by photo through the plain modules."""
+        low = self.kernels.precision != torch.float32
+        photos = []
+        for photo, z in zip(torch.split(lq, 1), torch.split(noise, 1, dim=1), strict=True):
+            with torch.autocast(self.kernels.device.type, self.kernels.precision, enabled=low):
+                out = self.model(photo, z)[0].float()
+            if low and not bool(out.isfinite().all()):
+                log.warning("16-bit arithmetic overflowed; this photo is restored in float32")
+                out = self.model(photo, z)[0]
+            photos.append(out)
+            if progress is not None:
+                progress(1.0)
+        return torch.stack(photos)
 
     @torch.inference_mode()
     def condition(self, lq: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:

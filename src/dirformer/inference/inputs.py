@@ -1,7 +1,8 @@
 """What `Restorer.restore` takes → tensors, by stated rules; everything else is one line.
 
 Photos: a float tensor `3 h w` or `b 3 h w` in [0, 1]; a NumPy array `h w 3` or `h w` of uint8, uint16 or
-floats in [0, 1]; a PIL image; the name of a file. Masks: `h w` or `1 h w`, true, or one half and more, in holes.
+floats in [0, 1]; a PIL image; the name of a file. Masks: `h w` or `1 h w`, true, or one half and
+more, in holes.
 """
 
 from __future__ import annotations

@@ -21,6 +21,10 @@ PIECE = 2**23
 """Bytes of a map on disk that are worked on at a time, per thread."""
 
 
+WHOLE = 160
+"""Bytes per pixel and channel of level 1 that the plain modules take at most, measured, rounded up."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How one photo is restored."""
@@ -187,3 +191,9 @@ def _context(config: ModelConfig, cells: tuple[int, int], threads: int) -> int:
 def _largest_block(config: ModelConfig) -> int:
     width = config.widths[-1]
     return 4 * (4 * width**2 + 3 * config.hidden(width) * width) * 2
+
+
+def whole_memory(config: ModelConfig, height: int, width: int) -> int:
+    """Return the bytes that the plain modules take at most for a photo of that (padded) size."""
+    maps = WHOLE * config.dim * height * width // config.unshuffle**2
+    return maps + 64 * 3 * height * width * config.scale**2

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from dirformer.ground.memory import available_memory, forget_peak_memory, peak_memory
 from dirformer.inference.layers import Progress
+from dirformer.inference.plan import whole_memory
 from dirformer.inference.restorer import Restorer, pad_to_multiple
-
-WHOLE = 160
-"""Bytes per pixel and channel of level 1 that the plain modules take at most, measured, rounded up."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,7 @@ def restore_and_prove(
     highest, loaded = peak_memory(), restorer.loaded_memory
     peak = None if highest is None or loaded is None else highest - loaded
     config, engine = restorer.config, restorer.engine
-    height, width = pad_to_multiple(pixels[None], config.multiple).shape[2:]
-    needed = (
-        WHOLE * config.dim * height * width // config.unshuffle**2 + 64 * 3 * height * width * config.scale**2
-    )
+    needed = whole_memory(config, *pad_to_multiple(pixels[None], config.multiple).shape[2:])
     free, in_windows = available_memory(), restorer.window is not None
     difference = None
     if not in_windows and (free is None or needed < 0.9 * free):

@@ -272,6 +272,11 @@ class TrainConfig(_Section):
         """Return all fields as JSON values."""
         return self.model_dump(mode="json")
 
+    @classmethod
+    def load(cls, recipe: str | Path, overrides: list[str] | None = None) -> TrainConfig:
+        """Read a recipe by name or file, and apply overrides such as `data.batch=16`; see `load_recipe`."""
+        return load_recipe(str(recipe), overrides)
+
 
 def model_config(value: str | dict[str, Any]) -> ModelConfig:
     """Return the preset of a name, or of {preset: NAME} with other fields changed."""
