@@ -1,4 +1,4 @@
-"""On a GPU a photo that fits is restored as a whole; what does not fit goes in bands. The memory is simulated."""
+"""On a GPU a photo that fits is restored as a whole, others in bands. The memory is simulated."""
 
 from __future__ import annotations
 

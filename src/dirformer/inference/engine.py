@@ -136,10 +136,7 @@ class Engine:
         if self._on_cpu or self.window is not None or self._on_host:
             return False
         free = device_memory(self.kernels.device)
-        limits = [
-            *([] if free is None else [int(0.9 * free)]),
-            *([self.max_memory] if self.max_memory else []),
-        ]
+        limits = [limit for limit in (free and 0.9 * free, self.max_memory) if limit is not None]
         return bool(limits) and whole_memory(self.model.config, height, width) <= min(limits)
 
     def _whole(self, lq: Tensor, noise: Tensor, progress: Progress | None) -> Tensor:
@@ -147,7 +144,7 @@ class Engine:
         low = self.kernels.precision != torch.float32
         photos = []
         for photo, z in zip(torch.split(lq, 1), torch.split(noise, 1, dim=1), strict=True):
-            with torch.autocast(self.kernels.device.type, self.kernels.precision, enabled=low):
+            with torch.autocast(photo.device.type, self.kernels.precision, enabled=low):
                 out = self.model(photo, z)[0].float()
             if low and not bool(out.isfinite().all()):
                 log.warning("16-bit arithmetic overflowed; this photo is restored in float32")
