@@ -12,7 +12,8 @@ from torch import Tensor
 from dirformer.data.folders import find_photos, pair_photos
 from dirformer.evaluation.methods import Method
 from dirformer.ground.errors import DataError, PhotoError
-from dirformer.ground.mask import is_mask_name, masks_by_name, read_mask_for, split_masks
+from dirformer.ground.mask import read_mask_for
+from dirformer.ground.mask_names import is_mask_name, masks_by_name, split_masks
 from dirformer.ground.memory import PeakMemory
 from dirformer.ground.photo import read_rgb
 from dirformer.metrics.scorer import as_float

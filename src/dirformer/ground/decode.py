@@ -107,11 +107,12 @@ def decode(
         elif header.kind == "PNG16":
             decoded = _deep_png(source)
         else:
-            decoded = _by_pillow(source, page)
+            decoded = _by_pillow(source, page, header.orientation)
         values = decoded.values[..., None] if decoded.values.ndim == 2 else decoded.values
         if 0 in values.shape or values.shape[2] > 4:
             raise ValueError(f"pixels of shape {values.shape}")
-        return replace(decoded, values=_turn(values, header.orientation))
+        # Pillow turns TIFFs itself.
+        return replace(decoded, values=_turn(values, 1 if header.kind == "TIFF" else header.orientation))
 
 
 def decode_image(image: Image.Image) -> Decoded:
@@ -159,12 +160,15 @@ def _turn(values: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(turned)
 
 
-def _by_pillow(source: Source, page: int) -> Decoded:
+def _by_pillow(source: Source, page: int, orientation: int) -> Decoded:
     source.seek(0)
     tiff = is_tiff(source.read(4))
     with open_image(source) as opened:
         if page or tiff:
             opened.seek(page)
+        if tiff:
+            # By its tag alone, when that is valid; Pillow would also look into the XMP.
+            opened.getexif()[ORIENTATION] = orientation
         try:
             opened.load()
             image = opened

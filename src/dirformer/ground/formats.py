@@ -246,16 +246,26 @@ def without_text(source: Source) -> bytes:
     return b"".join(pieces)
 
 
+def empty_tags(order: bytes, *, big: bool) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Return a directory of TIFF tags to load; `order` is `II` or `MM`, `big` is for BigTIFF."""
+    mark = b"*\0" if order == b"II" else b"\0*"
+    tags = TiffImagePlugin.ImageFileDirectory_v2(order + mark + bytes(4))
+    # Pillow finds the mark of BigTIFF in one of the two byte orders only.
+    tags._bigtiff = big  # noqa: SLF001
+    return tags
+
+
 def tiff_pages(source: Source) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
     """Yield the tags of each page of a TIFF; a circle of pages ends."""
     source.seek(0)
     head = source.read(16)
-    big = head[2:4] in (b"+\0", b"\0+")
-    offset = TiffImagePlugin.ImageFileDirectory_v2(head if big else head[:8]).next
+    order, big = head[:2], head[2:4] in (b"+\0", b"\0+")
+    place = "Q" if big else "L"
+    (offset,) = struct.unpack_from(("<" if order == b"II" else ">") + place, head, 8 if big else 4)
     seen: set[int] = set()
     while offset and offset not in seen and len(seen) < _PAGES_LIMIT:
         seen.add(offset)
-        tags = TiffImagePlugin.ImageFileDirectory_v2(head if big else head[:8])
+        tags = empty_tags(order, big=big)
         source.seek(offset)
         tags.load(source)
         yield tags

@@ -1,4 +1,4 @@
-"""Masks: which file belongs to which photo, and which pixels are hole.
+"""Masks: which pixels are hole.
 
 A mask is white where to fill. Where it has transparency that is not the same everywhere, transparency
 decides instead: painted is hole, whatever the colour of the paint.
@@ -6,8 +6,6 @@ decides instead: painted is hole, whatever the colour of the paint.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -21,7 +19,6 @@ from dirformer.ground.photo import Photo, read_photo
 
 MOST = 0.99
 """The largest share of a photo that can be hole: a network needs something to go by."""
-_MASK = re.compile(r"_mask\d*$")
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -103,31 +100,3 @@ def soften(
         step = grow(step, 1)
         weights += step
     return step, weights / (feather + 1)
-
-
-def is_mask_name(path: Path) -> bool:
-    """Return whether a file is named as a mask among photos is: `NAME_mask.png`, `NAME_mask001.png`."""
-    return _MASK.search(path.stem) is not None
-
-
-def split_masks(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Part photos from their masks in one list: `NAME_mask001.png` is the mask of `NAME.png` beside it."""
-    every = list(paths)
-    names = {(path.parent, path.stem) for path in every}
-    photos: list[Path] = []
-    masks: list[Path] = []
-    for path in every:
-        base = _MASK.sub("", path.stem)
-        (masks if base != path.stem and (path.parent, base) in names else photos).append(path)
-    return photos, masks
-
-
-def masks_by_name(paths: Iterable[Path]) -> dict[str, Path]:
-    """Return masks by the name of their photo: `NAME.png` or `NAME_mask001.png`, the first of several."""
-    every = sorted(paths)
-    found: dict[str, Path] = {}
-    for path in every:
-        found.setdefault(path.stem, path)
-    for path in every:
-        found.setdefault(_MASK.sub("", path.stem), path)
-    return found

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, TiffImagePlugin
 
-from dirformer.ground.formats import EXIF_IFD, GPS, ORIENTATION, Source, parse_exif, raw_exif
+from dirformer.ground.formats import EXIF_IFD, GPS, ORIENTATION, Source, empty_tags, parse_exif, raw_exif
 
 XMP = 700
 _IFD0 = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
@@ -69,10 +69,8 @@ def metadata_of_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, source: Source
 def _directory(
     tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int, source: Source
 ) -> TiffImagePlugin.ImageFileDirectory_v2:
-    big = tags._bigtiff  # noqa: SLF001
     order = b"II" if tags._endian == "<" else b"MM"  # noqa: SLF001
-    mark = {(False, b"II"): b"*\0", (False, b"MM"): b"\0*", (True, b"II"): b"+\0", (True, b"MM"): b"\0+"}
-    directory = TiffImagePlugin.ImageFileDirectory_v2(order + mark[big, order] + bytes(12 if big else 4))
+    directory = empty_tags(order, big=tags._bigtiff)  # noqa: SLF001
     source.seek(int(tags[tag]))
     directory.load(source)
     return directory
