@@ -179,7 +179,9 @@ def test_inpainting_with_a_mask(tmp_path: Path, weights: Path) -> None:
     for name in ("a", "b"):
         picture(16, 16).save(tmp_path / f"{name}.png")
     (tmp_path / "masks").mkdir()
-    Image.new("L", (16, 16), 255).save(tmp_path / "masks" / "a.png")
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (4, 4, 12, 12))
+    mask.save(tmp_path / "masks" / "a.png")
     model = ("--model", weights / "inpainting.safetensors")
     result = dirformer(
         "restore", tmp_path / "a.png", "-o", tmp_path / "o.png", "--mask", tmp_path / "masks/a.png", *model

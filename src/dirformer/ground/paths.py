@@ -20,7 +20,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     part = _part_of(path)
     try:
-        _require_place(path)
+        require_place(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb+") as file:
@@ -46,16 +46,22 @@ def _part_of(path: Path) -> Path:
     return path.with_name(f".{short}.{os.getpid()}.part")
 
 
-def _require_place(path: Path) -> None:
-    """Raise OutputError if what is there already is no file: a device must not be replaced by one."""
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "a device or a pipe"
-        raise OutputError(f"{path} is {kind}; expected the name of a file to write")
-    for folder in path.parents:
-        if folder.exists():
-            if not folder.is_dir():
-                raise OutputError(f"{path} cannot be written: {folder} is a file, not a folder")
-            return
+def require_place(path: Path) -> None:
+    """Check before the work that a file can be written there, as far as that shows without writing.
+
+    Raises:
+        OutputError: if `path` is a device or a folder, its name is too long, or a file stands in its way.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            # A device must not be replaced by a file.
+            kind = "a folder" if path.is_dir() else "a device or a pipe"
+            raise OutputError(f"{path} is {kind}; expected the name of a file to write")
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        if not folder.is_dir():
+            raise OutputError(f"{path} cannot be written: {folder} is no folder; give another name")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}; give another name") from error
 
 
 def is_file(path: Path) -> bool:

@@ -65,7 +65,9 @@ def parse_extend(text: str | None) -> tuple[int, int, int, int]:
         return (0, 0, 0, 0)
     parts = text.split(",")
     if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise ConfigError(f"--extend is {text!r}; expected LEFT,TOP,RIGHT,BOTTOM in pixels, such as 0,64,0,64")
+        raise ConfigError(
+            f"--extend is {text!r}; expected LEFT,TOP,RIGHT,BOTTOM in pixels, such as 0,64,0,64"
+        )
     left, top, right, bottom = (int(part) for part in parts)
     return left, top, right, bottom
 
@@ -115,8 +117,7 @@ def plan_jobs(
     for photo in photos:
         try:
             pages = count_pages(photo) if options.pages else 1
-            if one_file and pages > 1:
-                raise ConfigError(f"{photo} has {pages} pages, not for the one file {out}; give a folder: -o DIR")
+            _require_one(photo, out, 1 if not one_file else pages)
             hole = find_mask(photo)
             for page in range(pages):
                 name = _output_name(photo, page if pages > 1 else None, options)
@@ -165,7 +166,7 @@ def _photos(inputs: list[Path], errors: list[DirformerError]) -> list[Path]:
 
 
 def _is_one_file(out: Path, options: FileOptions) -> bool:
-    if out.is_dir():
+    if _exists(out) and out.is_dir():
         return False
     if out.suffix.lower() not in WRITTEN:
         if kind_of_name(out) != "other":
@@ -174,6 +175,11 @@ def _is_one_file(out: Path, options: FileOptions) -> bool:
     if options.format != SAME and WRITTEN[out.suffix.lower()] != WRITTEN[FORMAT_SUFFIXES[options.format]]:
         raise ConfigError(f"--format is {options.format}, but {out} is another; leave one of them out")
     return True
+
+
+def _require_one(photo: Path, out: Path, pages: int) -> None:
+    if pages > 1:
+        raise ConfigError(f"{photo} has {pages} pages, not for the one file {out}; give a folder: -o DIR")
 
 
 def _output_name(photo: Path, page: int | None, options: FileOptions) -> str:

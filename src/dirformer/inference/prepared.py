@@ -9,10 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dirformer.ground.encode import check_output
 from dirformer.ground.errors import PhotoError
 from dirformer.ground.formats import count_pages
 from dirformer.ground.mask import read_mask_for, require_hole, soften
-from dirformer.ground.photo import Photo, check_output, fill_transparent, read_photo
+from dirformer.ground.paths import require_place
+from dirformer.ground.photo import Photo, fill_transparent, read_photo
 from dirformer.inference.jobs import FileOptions, Job
 from dirformer.inference.restorer import enlarge
 
@@ -56,6 +58,7 @@ def prepare(job: Job, scale: int, options: FileOptions, max_bytes: int | None = 
         PhotoError: if the photo or its mask cannot be read, or the mask cannot be meant.
         OutputError: if the format of the result cannot hold it.
     """
+    require_place(job.output)
     photo = read_photo(job.photo, job.page, max_pixels=options.max_pixels, max_bytes=max_bytes)
     notes = list(photo.notes)
     if not options.pages and (pages := count_pages(job.photo)) > 1:
@@ -83,7 +86,9 @@ def _extended(
     height, width = photo.size
     size = (width + left + right) * (height + top + bottom)
     if size > options.max_pixels:
-        raise PhotoError(f"{name} extended has {size:,} pixels, more than {options.max_pixels:,}; extend less")
+        raise PhotoError(
+            f"{name} extended has {size:,} pixels, more than {options.max_pixels:,}; extend less"
+        )
     around = (left, right, top, bottom)
     old = torch.zeros(1, height, width) if hole is None else hole
     pixels = F.pad(photo.pixels[None], around, mode="replicate")[0]
