@@ -46,6 +46,8 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
         # A damaged profile, one of another space, or a Pillow without littleCMS.
         return image.convert("RGB"), plain
     assert converted is not None
+    # Pillow would write the sRGB profile that littleCMS leaves here, even with grey pixels.
+    converted.info.pop("icc_profile", None)
     return converted, None
 
 
