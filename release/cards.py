@@ -118,14 +118,8 @@ def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -
     """Return a model's card."""
     text, (millions, giga, size, megabytes) = CARDS[name], figures(name)
     scores = read_header(CATALOG[name].path).provenance["scores"]
-    gap = scores["oracle_minus_stage2"]
-    rows = [
-        f"| {leg['date']} | {leg['note']} | {leg['steps']['stage 1']:,} / {leg['steps']['stage 2']:,} "
-        f"| {'–' if leg['before'] is None else format(leg['before'], '.3f')} | {leg['after']:.3f} "
-        f"| {'yes' if leg['taken'] else 'no'} |"
-        for leg in legs
-        if leg["model"] == name
-    ]
+    gap = scores.get("oracle_minus_stage2")
+    rows = [_leg(leg) for leg in legs if leg["model"] == name]
     parts = [
         f"# {name}",
         (
@@ -137,18 +131,15 @@ def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -
         text.data,
         LICENCE_SECTION,
         "## Training\n" + text.training,
-        "| date | leg, device | steps, stage 1 / 2 | before | after | taken |\n|---|---|---|---|---|---|\n"
+        "| date | leg, device | steps | judged by | before | after | taken |\n|---|---|---|---|---|---|---|\n"
         + "\n".join(rows),
-        f"Before, after: {legs_score(name, legs)} on the fixed validation set (`docs/reports/models/validation.json`).",
+        "Before, after: on the fixed validation set (`docs/reports/models/validation.json`).",
         (
             "## Scores\nMean and 95 % bootstrap interval over photos; behind the semicolon the gain over the "
             f"first row, photo by photo. `python -m release.cards DATA {name}`."
         ),
         table(entries),
-        (
-            f"Oracle (stage 1, which sees the clean photo) minus stage 2, validation set: {gap['mean']:+.2f} dB "
-            f"[{gap['interval95'][0]:+.2f}, {gap['interval95'][1]:+.2f}]. {text.oracle}"
-        ),
+        "" if gap is None else _oracle(gap, text.oracle),
         worth(name),
         "## Limits\n" + text.limits,
         f"![where it gains most](../../../../docs/pictures/{name}-most.jpg)",
@@ -172,8 +163,26 @@ def worth(name: str) -> str:
     )
 
 
-def legs_score(name: str, legs: list[dict[str, Any]]) -> str:
-    return next((leg["score"] for leg in legs if leg["model"] == name), "PSNR-Y").replace("_", "-").upper()
+def _leg(leg: dict[str, Any]) -> str:
+    """Return a leg's row; earlier legs trained stage 1 too."""
+    steps = " / ".join(f"{count:,}" for count in leg["steps"].values())
+    before = "–" if leg["before"] is None else format(leg["before"], ".3f")
+    judged = (
+        leg["score"].replace("_", "-").upper()
+        if leg["score"].islower() and "_" in leg["score"]
+        else leg["score"]
+    )
+    taken = "yes" if leg["taken"] else "no"
+    cells = (leg["date"], leg["note"], steps, judged, before, f"{leg['after']:.3f}", taken)
+    return f"| {' | '.join(cells)} |"
+
+
+def _oracle(gap: dict[str, Any], text: str) -> str:
+    low, high = gap["interval95"]
+    return (
+        "Oracle (stage 1, which sees the clean photo) minus stage 2, validation set: "
+        f"{gap['mean']:+.2f} dB [{low:+.2f}, {high:+.2f}]. {text}"
+    )
 
 
 def main(data: str, *names: str) -> None:

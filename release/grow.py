@@ -2,8 +2,8 @@
 
     python -m release.grow inpainting-compact-stage1 inpainting-compact grown refinement_blocks=8
 
-Each level keeps its blocks and gets new ones behind them whose projections are zero, so both files restore as
-before until they are trained on (`stage1=OUT_DIR/stage1.safetensors init=OUT_DIR/stage2.safetensors`, with
+Each level keeps its blocks and gets new ones behind them whose projections are zero, so stage 2 restores as
+before until it is trained on (`stage1=OUT_DIR/stage1.safetensors init=OUT_DIR/stage2.safetensors`, with
 the same fields in the recipe's model).
 """
 
@@ -17,34 +17,46 @@ from typing import Any
 import torch
 import yaml
 
-from dirformer.networks.diffir import STAGES, DiffIR, start_at_identity
+from dirformer.networks.diffir import STAGES, DiffIR, DiffIRS1, start_at_identity
 from dirformer.networks.dirformer import Block
 from dirformer.weights.catalog import find_weights
-from dirformer.weights.checkpoints import read_header, save
-from dirformer.weights.load import load
+from dirformer.weights.checkpoints import TEACHER, read_header, save
+from dirformer.weights.load import load, load_teacher
 
 
 def main(stage1: str, stage2: str, out: str, *fields: str) -> None:
     """Write the deepened stages, and check that they restore as before."""
     changes = {name: yaml.safe_load(value) for name, value in (field.split("=", 1) for field in fields)}
-    for stage, name in ((1, stage1), (2, stage2)):
-        path = find_weights(Path(name))
-        small = load(path)
-        large = deepened(small, changes)
-        lq, prior = torch.rand(1, small.config.in_channels, 64, 64), torch.rand(1, small.config.prior_dim)
-        with torch.no_grad():
-            before, after = small.dirformer(lq, prior), large.dirformer(lq, prior)
-        torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
-        target = Path(out) / f"stage{stage}.safetensors"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        header = read_header(path)
-        save(target, large, header.provenance, header.inference)
-        print(f"{target}: {sum(p.numel() for p in large.parameters()):,} parameters")
+    write_teacher(find_weights(stage1), Path(out), changes)
+    path = find_weights(stage2)
+    small = load(path)
+    large = deepened(small, changes)
+    lq, prior = torch.rand(1, small.config.in_channels, 64, 64), torch.rand(1, small.config.prior_dim)
+    with torch.no_grad():
+        before, after = small.dirformer(lq, prior), large.dirformer(lq, prior)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+    target, header = Path(out) / "stage2.safetensors", read_header(path)
+    save(target, large, header.provenance, header.inference)
+    print(f"{target}: {sum(p.numel() for p in large.parameters()):,} parameters")
+
+
+def write_teacher(path: Path, out: Path, changes: dict[str, Any]) -> None:
+    """Write the teacher of the deepened network: the same CPEN under the new config."""
+    config, cpen, _ = load_teacher(path)
+    with_new_config = DiffIRS1(replace(config, **_tuples(changes)))
+    with_new_config.cpen.load_state_dict(cpen.state_dict())
+    header = read_header(path)
+    out.mkdir(parents=True, exist_ok=True)
+    save(out / "stage1.safetensors", with_new_config, header.provenance, header.inference, part=TEACHER)
+
+
+def _tuples(changes: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
 
 
 def deepened(model: DiffIR, changes: dict[str, Any]) -> DiffIR:
     """Return the network with more blocks, restoring as `model` does."""
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    changes = _tuples(changes)
     torch.manual_seed(0)
     large = STAGES[model.stage](replace(model.config, **changes))
     start_at_identity(large)

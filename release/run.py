@@ -1,7 +1,7 @@
 """One leg of training of a shipped model: python -m release.run NAME DATA MINUTES (make train-compact)
 
-Goes on from the shipped weights, or from scratch where there are none (a third of the time for stage 1), and
-hands the best weights to ship.py, which takes them in if they are clearly better.
+Goes on from the shipped weights under the shipped teacher, and hands the best weights to `release.ship`,
+which takes them in if they are clearly better.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 
 from dirformer.experiments.train import train
-from dirformer.ground.errors import CheckpointError
 from dirformer.training.config import load_recipe
-from dirformer.weights.catalog import CATALOG, find_weights
+from dirformer.weights.catalog import CATALOG
 from release import ship
 from release.testsets import PAIRED, validation_overrides
 
@@ -25,17 +24,10 @@ def main(name: str, data: str, minutes: str) -> None:
     fields = [f"data.train={data}/photos", f"out={RUNS}", *validation_overrides(name, Path(data))]
     if CATALOG[name].task in PAIRED:
         fields += real_blur(Path(data))
-    try:
-        find_weights(name)
-        stage1, start, left = f"{name}-stage1", [f"init={name}"], float(minutes)
-    except CheckpointError:
-        recipe = load_recipe(f"{name}-stage1", [*fields, f"name={name}-stage1"])
-        train(recipe, print, float(minutes) / 3)
-        stage1, start, left = str(best(f"{name}-stage1")), [], float(minutes) * 2 / 3
-    recipe = load_recipe(f"{name}-stage2", [*fields, *start, f"stage1={stage1}", f"name={name}"])
-    train(recipe, print, left)
+    fields += [f"stage1={name}-stage1", f"init={name}", f"name={name}"]
+    train(load_recipe(f"{name}-stage2", fields), print, float(minutes))
     device = "GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    ship.main(name, str(find_weights(stage1)), str(best(name)), data, f"{minutes} minutes, {device}")
+    ship.main(name, str(best(name)), data, f"{minutes} minutes, {device}")
 
 
 def best(run: str) -> Path:

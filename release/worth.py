@@ -1,9 +1,9 @@
-"""What the IPR is worth in each shipped model: python -m release.worth DATA [NAME...] [KEY=VALUE...]
+"""What the IPR is worth in each shipped model: python -m release.worth DATA NAME stage1=FILE [KEY=VALUE...]
 
 Trains the sweep `worth` from a model's stage 1; writes docs/reports/models/worth/NAME.json, which the cards
 show: the estimate by diffusion, by CPEN alone, one learned vector for all photos, and stage 1, which sees the
 clean photo.
-Overrides such as `stage1=FILE` change fields of all rows.
+`stage1=FILE` names a whole stage-1 network of the model (train NAME-stage1). All rows start there.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ def compare(name: str, data: Path, overrides: list[str]) -> None:
     fields = [
         f"recipe={name}-stage2",
         f"oracle.recipe={name}-stage1",
-        f"stage1={name}-stage1",
-        f"oracle.init={name}-stage1",
         f"data.train={data}/photos",
         f"data.patch={32 if x4 else 64}",
         "data.progressive=[]",
@@ -52,9 +50,12 @@ def compare(name: str, data: Path, overrides: list[str]) -> None:
 
 
 def main(data: str, *arguments: str) -> None:
-    names = [a for a in arguments if "=" not in a] or list(CATALOG)
-    for name in names:
-        compare(name, Path(data), [a for a in arguments if "=" in a])
+    overrides = [a for a in arguments if "=" in a]
+    stage1 = next((a.partition("=")[2] for a in overrides if a.startswith("stage1=")), None)
+    if stage1 is None:
+        raise SystemExit("no stage1=FILE is given; train one with: dirformer train NAME-stage1")
+    for name in (a for a in arguments if "=" not in a):
+        compare(name, Path(data), [*overrides, f"oracle.init={stage1}"])
 
 
 if __name__ == "__main__":

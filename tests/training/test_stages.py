@@ -13,7 +13,7 @@ from dirformer.ground.errors import ConfigError
 from dirformer.training.losses import r1_discriminator, vanilla_discriminator
 from dirformer.training.samples import Batch
 from dirformer.training.stages import STAGES, PhotoLosses
-from dirformer.weights.checkpoints import save
+from dirformer.weights.checkpoints import TEACHER, save
 from helpers import (
     FABRIC_WARNINGS,
     TINY_INPAINTING,
@@ -159,3 +159,37 @@ def test_perceptual_loss_asks_for_its_weights(photos: Path) -> None:
     """VGG-19's weights cannot be shipped: the error says which file to give."""
     with pytest.raises(ConfigError, match=r"give loss.vgg19=FILE"):
         stage2(photos, loss={"perceptual": 1.0})
+
+
+def files(photos: Path) -> dict[str, str]:
+    """A whole stage-1 file, its teacher, and stage-2 weights."""
+    whole = tiny(stage=1)
+    save(photos.parent / "whole.safetensors", whole)
+    save(photos.parent / "teacher.safetensors", whole, part=TEACHER)
+    save(photos.parent / "init.safetensors", tiny())
+    return {name: str(photos.parent / f"{name}.safetensors") for name in ("whole", "teacher", "init")}
+
+
+def test_a_teacher_is_stage_1s_cpen(photos: Path) -> None:
+    """A teacher file teaches what the whole stage-1 file teaches; a new stage 2 cannot start from it."""
+    file, lq, gt = files(photos), torch.rand(1, 3, 8, 8), torch.rand(1, 3, 32, 32)
+    losses = [
+        losses_of(STAGES[2](tiny_recipe(photos, 2, stage1=file[name], init=file["init"])), batch(lq, gt))
+        for name in ("whole", "teacher")
+    ]
+    assert losses[0] == losses[1] and losses[0]["prior"] > 0
+    with pytest.raises(ConfigError, match="is a teacher, the CPEN of stage 1 alone; a new stage 2 needs"):
+        STAGES[2](tiny_recipe(photos, 2, stage1=file["teacher"]))
+
+
+def test_stage_2_goes_on_without_a_teacher(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """From stage-2 weights alone: the losses of the photo, none of the IPR, and a line that says so."""
+    file = files(photos)
+    stage = STAGES[2](tiny_recipe(photos, 2, init=file["init"]))
+    assert "the IPR has no teacher" in caplog.text
+    losses = losses_of(stage, batch(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 32, 32)))
+    assert set(losses) == {"image"}
+    losses["image"].backward()
+    assert {"cpen", "denoiser", "dirformer"} <= reached(stage.network)
+    with pytest.raises(ConfigError, match="need a teacher"):
+        STAGES[2](tiny_recipe(photos, 2, init=file["init"], warmup={"steps": 2}))

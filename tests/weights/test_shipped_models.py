@@ -19,14 +19,14 @@ from dirformer.degradations.simple import Bicubic
 from dirformer.evaluation.methods import find_method
 from dirformer.evaluation.run import evaluate
 from dirformer.ground.device import seeded_generator
-from dirformer.ground.errors import ConfigError
+from dirformer.ground.errors import CheckpointError, ConfigError
 from dirformer.ground.photo import read_rgb
 from dirformer.inference.restorer import Restorer
 from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
 from dirformer.networks.presets import PRESETS
 from dirformer.weights.catalog import CATALOG, default_model, find_weights
 from dirformer.weights.checkpoints import read_header
-from dirformer.weights.load import load
+from dirformer.weights.load import load, load_teacher
 from helpers import TINY_SR, dirformer, picture, tiny
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo" / "photo.jpg"
@@ -55,9 +55,14 @@ def test_the_readme_lists_what_is_shipped(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in CATALOG if not n.endswith("-gan")])
 def test_stage1_teachers_are_shipped(name: str) -> None:
-    """Fine-tuning stage 2 needs the stage-1 network: it is there under the model's name."""
-    teacher = load(find_weights(f"{name}-stage1"))
-    assert teacher.stage == 1 and teacher.config == PRESETS[name]
+    """Fine-tuning stage 2 needs stage 1's CPEN: it is there under the model's name, nothing else of it."""
+    path = find_weights(f"{name}-stage1")
+    config, cpen, dirformer = load_teacher(path)
+    assert config == PRESETS[name] and not dirformer and path.stat().st_size < 0.8e6
+    lq, gt = torch.rand(1, config.in_channels, 32, 32), torch.rand(1, 3, 32 * config.scale, 32 * config.scale)
+    assert cpen(lq, gt).shape == (1, config.prior_dim)
+    with pytest.raises(CheckpointError, match="is a teacher, the CPEN of stage 1 alone"):
+        load(path)
 
 
 Made = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]

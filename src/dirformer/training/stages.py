@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import installed_file
 from dirformer.kernels.autograd import install
+from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_identity
 from dirformer.networks.dirformer import Level
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
@@ -32,8 +34,10 @@ from dirformer.training.losses import (
 )
 from dirformer.training.samples import Batch
 from dirformer.weights.catalog import find_weights
-from dirformer.weights.load import load, load_stage1, load_stage2
+from dirformer.weights.load import load, load_stage1, load_stage2, load_teacher
 from dirformer.weights.unpickle import read_foreign
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Stage1:
             self.network = _fresh(DiffIRS1(config.network_config), config)
         else:
             self.network = load_stage1(find_weights(config.init))
-            _require_same(config, self.network, "init")
+            _require_same(config, self.network.config, "init")
         _recompute(self.network, config)
         install(self.network)
 
@@ -172,21 +176,20 @@ class Stage2:
         self.weights, self.warmup_steps = config.loss, config.warmup.steps
         self.prior_loss = PRIOR_LOSSES[config.loss.prior_kind]
         self.separate = config.training == "separate"
-        if config.stage1 is None:
-            raise ConfigError("stage 2 starts from a stage-1 network; give stage1=FILE")
-        stage1 = load_stage1(find_weights(config.stage1))
-        _require_same(config, stage1, "stage1")
-        self.teacher: Any = stage1.cpen.requires_grad_(requires_grad=False)
         self.photo = PhotoLosses(config)
         self.discriminator = self.photo.discriminator
-        self.frozen = nn.ModuleList([self.teacher, *self.photo.frozen])
+        self.teacher: Any = None
+        dirformer = self._take_teacher(config)
+        self.frozen = nn.ModuleList(self.photo.frozen)
+        if self.teacher is not None:
+            self.frozen.append(self.teacher)
         self.network: Any
         if config.init is None:
             self.network = _fresh(DiffIRS2(config.network_config), config)
-            self.network.start_from(stage1)
+            self.network.dirformer.load_state_dict(dirformer)
         else:
             self.network = load_stage2(find_weights(config.init))
-            _require_same(config, self.network, "init")
+            _require_same(config, self.network.config, "init")
         self.timesteps, self.target = config.network_config.timesteps, config.network_config.target
         if self.separate:
             if not self.timesteps:
@@ -194,6 +197,29 @@ class Stage2:
             self.network.dirformer.requires_grad_(requires_grad=False)
         _recompute(self.network, config)
         install(self.network)
+
+    def _take_teacher(self, config: TrainConfig) -> dict[str, Tensor]:
+        """Load stage 1's CPEN as the teacher; return the tensors of its DIRformer, if the file has them.
+
+        Without a stage-1 file, stage-2 weights go on learning from the losses of the photo alone.
+        """
+        if config.stage1 is None:
+            if config.init is None:
+                raise ConfigError("stage 2 starts from a stage-1 network; give stage1=FILE (or init=FILE)")
+            if self.separate or self.warmup_steps:
+                raise ConfigError("a warm-up and training=separate need a teacher; give stage1=FILE")
+            log.warning("no stage1: the IPR has no teacher; stage 2 learns from the photo's losses alone")
+            return {}
+        path = find_weights(config.stage1)
+        theirs, cpen, dirformer = load_teacher(path)
+        _require_same(config, theirs, "stage1", stage=1)
+        if config.init is None and not dirformer:
+            raise ConfigError(
+                f"{path} is a teacher, the CPEN of stage 1 alone; a new stage 2 needs a whole stage-1 file, "
+                "or init=FILE to go on from stage-2 weights"
+            )
+        self.teacher = cpen.requires_grad_(requires_grad=False)
+        return dirformer
 
     def draw(self, batch: Batch) -> Batch:
         """Draw each photo's noise; with `training: separate` also its step of the chain."""
@@ -207,10 +233,14 @@ class Stage2:
 
     def losses(self, batch: Batch, network: Any, discriminator: Any = None) -> Losses:
         """Return the losses of the warm-up, of separate training, or of joint training."""
-        with torch.no_grad():
-            prior = self.teacher(batch.lq, batch.gt)
         assert batch.noise is not None
         noise = batch.noise.transpose(0, 1)
+        if self.teacher is None:
+            restored = network(batch.lq, noise)
+            values = self.photo(restored, batch, discriminator)
+            return Losses(values, None if discriminator is None else restored.detach())
+        with torch.no_grad():
+            prior = self.teacher(batch.lq, batch.gt)
         if batch.index is not None:
             prediction = network.predict_at(batch.lq, prior, noise[0], batch.index)
             return Losses(self._prior(prediction, prior if self.target == "x0" else noise[0]))
@@ -281,11 +311,11 @@ def _recompute(network: DiffIR, config: TrainConfig) -> None:
             module.recompute = config.checkpoint_activations
 
 
-def _require_same(config: TrainConfig, network: DiffIR, field: str) -> None:
-    ours, theirs = config.network_config.to_dict(), network.config.to_dict()
+def _require_same(config: TrainConfig, other: ModelConfig, field: str, stage: int = 2) -> None:
+    ours, theirs = config.network_config.to_dict(), other.to_dict()
     for name, value in ours.items():
         # Stage 1 has no diffusion: stage 2 may choose another one over the same teacher.
-        if theirs[name] != value and not (network.stage == 1 and name in _DIFFUSION):
+        if theirs[name] != value and not (stage == 1 and name in _DIFFUSION):
             raise ConfigError(
                 f"{field} is a network with {name} = {theirs[name]!r}, the recipe's model has {value!r}; "
                 "use the model the file was trained with"

@@ -24,6 +24,7 @@ from dirformer.ground.errors import CheckpointError, ConfigError
 from dirformer.ground.paths import atomic_path
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIR
+from dirformer.networks.prior import CPEN
 
 FORMAT = 2
 READS = (1, 2)
@@ -31,6 +32,8 @@ READS = (1, 2)
 HEADER = "dirformer"
 MAX_HEADER = 2**20
 """Characters of the header's entry."""
+WHOLE, TEACHER = "whole", "cpen"
+"""What a file holds of its network; see `Header.part`."""
 CONTEXTS = ("image", "window", "window-prior")
 _MAX_PATCH = 2**16
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -62,6 +65,8 @@ class Header:
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where the weights come from: recipe, steps, data, licence … Results never depend on it."""
     version: int = FORMAT
+    part: str = WHOLE
+    """`whole`, or `cpen`: a teacher, stage 1's CPEN alone, which is all that fine-tuning stage 2 needs."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def save(
     inference: Inference | None = None,
     *,
     dtype: torch.dtype = torch.float32,
+    part: str = WHOLE,
 ) -> None:
     """Write `model` to a safetensors file, atomically.
 
@@ -91,22 +97,25 @@ def save(
         inference: how the network is best used; by default on whole photos.
         dtype: of the stored weights; float16 halves the file, reading returns float32 in any case. The
             schedule stays float32.
+        part: `cpen` writes the CPEN of a stage-1 network alone, as a teacher.
     """
     description = {"stage": model.stage, "config": model.config.to_dict()}
     tensors = {
         key: value.detach().cpu().to(torch.float32 if key.startswith("diffusion.") else dtype).contiguous()
         for key, value in model.state_dict().items()
+        if _belongs(key, part)
     }
     tensors["config"] = torch.frombuffer(bytearray(json.dumps(description).encode()), dtype=torch.uint8)
     known = inference or Inference()
     header = {
         "format": FORMAT,
         **description,
+        "part": part,
         "inference": {"context": known.context, "patch": known.patch},
         "provenance": provenance or {},
     }
-    with atomic_path(path) as part:
-        save_file(tensors, part, metadata={HEADER: json.dumps(header)})
+    with atomic_path(path) as target:
+        save_file(tensors, target, metadata={HEADER: json.dumps(header)})
 
 
 def read_header(path: Path) -> Header:
@@ -127,17 +136,55 @@ def read(path: Path) -> Weights:
         CheckpointError: as `read_header`; also if tensors are missing, superfluous, of other shapes or not
             finite.
     """
+    header, tensors = _tensors(path)
+    if header.part != WHOLE:
+        raise CheckpointError(
+            f"{path} is a teacher, the CPEN of stage 1 alone; it goes with stage1=FILE of stage 2, together "
+            "with init=FILE"
+        )
+    return Weights(path, header, build(header.stage, header.config, tensors, str(path)))
+
+
+def read_teacher(path: Path) -> tuple[ModelConfig, CPEN, dict[str, Tensor]]:
+    """Read what stage 2 learns from: the CPEN of a stage-1 file, a whole one or a teacher.
+
+    Returns:
+        Config, CPEN, and the tensors of the DIRformer without their prefix; a teacher has none.
+
+    Raises:
+        CheckpointError: as `read`; also if the file is of stage 2.
+    """
+    header, tensors = _tensors(path)
+    if header.stage != 1:
+        raise CheckpointError(f"{path} is a stage-2 network; expected stage 1 (one whose CPEN sees the GT)")
+    _require_floats(tensors, str(path))
+    cpen = CPEN(header.config, with_gt=True)
+    parts: dict[str, dict[str, Tensor]] = {"cpen": {}, "dirformer": {}}
+    for key, value in tensors.items():
+        name, _, rest = key.partition(".")
+        parts[name][rest] = value.float()
+    cpen.load_state_dict(parts["cpen"])
+    return header.config, cpen.eval(), parts["dirformer"]
+
+
+def _tensors(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """Read a file once: its header, and its tensors if their shapes are those of its network."""
     with _opened(path) as file:
         header = _parsed(file.metadata() or {}, str(path))
         keys = [key for key in file.keys() if key != "config"]  # noqa: SIM118
         try:
-            require_blocks(header.config, len(keys), str(path))
+            if header.part == WHOLE:
+                require_blocks(header.config, len(keys), str(path))
             found = {key: torch.Size(file.get_slice(key).get_shape()) for key in keys}
-            _compare(shapes(header.stage, header.config), found, str(path))
-            tensors = {key: file.get_tensor(key) for key in keys}
+            expected = shapes(header.stage, header.config)
+            _compare({k: v for k, v in expected.items() if _belongs(k, header.part)}, found, str(path))
+            return header, {key: file.get_tensor(key) for key in keys}
         except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged: {short(str(error))}") from None
-        return Weights(path, header, build(header.stage, header.config, tensors, str(path)))
+
+
+def _belongs(key: str, part: str) -> bool:
+    return part == WHOLE or key.startswith(f"{part}.")
 
 
 def _opened(path: Path) -> Any:
@@ -185,8 +232,13 @@ def _parsed(metadata: dict[str, str], source: str) -> Header:
             f"{source} describes a network that cannot be built: stage {short(stage)}, "
             f"config {short(config)}; expected stage 1 or 2 and a config"
         )
+    part = header.get("part", WHOLE)
+    if part not in (WHOLE, TEACHER) or (part == TEACHER and stage != 1):
+        raise CheckpointError(
+            f"{source} holds part {short(part)} of stage {stage}; expected whole, or cpen of stage 1"
+        )
     try:
-        return Header(stage, ModelConfig.from_dict(config), inference, provenance, version)
+        return Header(stage, ModelConfig.from_dict(config), inference, provenance, version, part)
     except ConfigError as error:
         raise CheckpointError(f"{source} describes a network that cannot be built: {error}") from None
 
@@ -225,15 +277,18 @@ def build(stage: int, config: ModelConfig, tensors: dict[str, Tensor], source: s
         CheckpointError: naming the first key that is missing, unknown, of another shape or not finite.
     """
     _compare(shapes(stage, config), {key: value.shape for key, value in tensors.items()}, source)
-    _refuse(
-        source, "has other values than floats in", (k for k, v in tensors.items() if v.dtype not in _FLOATS)
-    )
-    _refuse(
-        source, "has values that are not finite in", (k for k, v in tensors.items() if not v.isfinite().all())
-    )
+    _require_floats(tensors, source)
     model = STAGES[stage](config)
     model.load_state_dict({key: value.float() for key, value in tensors.items()})
     return model.eval()
+
+
+def _require_floats(tensors: dict[str, Tensor], source: str) -> None:
+    """Raise CheckpointError for the first tensor that holds no floats, or one that is not finite."""
+    other = (k for k, v in tensors.items() if v.dtype not in _FLOATS)
+    _refuse(source, "has other values than floats in", other)
+    infinite = (k for k, v in tensors.items() if not v.isfinite().all())
+    _refuse(source, "has values that are not finite in", infinite)
 
 
 def _compare(expected: dict[str, torch.Size], found: dict[str, torch.Size], source: str) -> None:

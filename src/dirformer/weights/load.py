@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from dirformer.ground.errors import CheckpointError
+from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2
+from dirformer.networks.prior import CPEN
 from dirformer.tasks import find_task
 from dirformer.weights import checkpoints
 from dirformer.weights.authors import from_authors
@@ -47,6 +51,14 @@ def load_stage1(path: Path) -> DiffIRS1:
     if not isinstance(model, DiffIRS1):
         raise CheckpointError(f"{path} is a stage-2 network; expected stage 1 (one whose CPEN sees the GT)")
     return model
+
+
+def load_teacher(path: Path) -> tuple[ModelConfig, CPEN, dict[str, Tensor]]:
+    """Load what stage 2 learns from; see `checkpoints.read_teacher`. An authors' stage-1 file will do."""
+    if path.suffix not in PICKLES:
+        return checkpoints.read_teacher(path)
+    model = load_stage1(path)
+    return model.config, model.cpen, dict(model.dirformer.state_dict())
 
 
 def load_stage2(path: Path) -> DiffIRS2:
