@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import asdict, dataclass, fields
+from reprlib import repr as short
 from typing import Any, Literal, get_args
 
 from dirformer.ground.errors import ConfigError
@@ -108,6 +109,11 @@ class ModelConfig:
             _require(getattr(self, field) >= 1, self, field, "at least 1")
         for field in ("refinement_blocks", "cpen_blocks", "timesteps", "denoiser_blocks"):
             _require(getattr(self, field) >= 0, self, field, "at least 0")
+        for field, most in _MOST.items():
+            values = getattr(self, field)
+            numbers = values if isinstance(values, tuple) else (values,)
+            # Written so that NaN, which compares false with everything, is refused too.
+            _require(all(number <= most for number in numbers), self, field, f"at most {most:,}")
         for field in ("blocks", "heads"):
             values = getattr(self, field)
             _require(len(values) == LEVELS and min(values) >= 1, self, field, "four numbers of at least 1")
@@ -163,8 +169,10 @@ class ModelConfig:
         typed: dict[str, Any] = {}
         for name, value in values.items():
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                raise ConfigError(f"model config has no field {name!r}; the nearest valid one is {near!r}")
+                near = difflib.get_close_matches(str(name)[:40], known, n=1, cutoff=0.0)[0]
+                raise ConfigError(
+                    f"model config has no field {short(name)}; the nearest valid one is {near!r}"
+                )
             kind = str if name == "task" else type(known[name])
             if kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
                 typed[name] = tuple(value)  # JSON and YAML know lists only
@@ -173,7 +181,7 @@ class ModelConfig:
             elif type(value) is kind:
                 typed[name] = value
             else:
-                raise ConfigError(f"model config: {name} is {value!r}; expected {kind.__name__}")
+                raise ConfigError(f"model config: {name} is {short(value)}; expected {kind.__name__}")
             _require_choice(name, value)
         if "task" not in typed:
             raise ConfigError("model config has no task; expected one of " + ", ".join(TASKS))
@@ -194,15 +202,31 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "denoiser_order": ("condition_first", "noise_first"),
     "time": ("scaled", "index"),
 }
+_MOST = {
+    "scale": 64,
+    "dim": 4096,
+    "blocks": 1000,
+    "refinement_blocks": 1000,
+    "heads": 4096,
+    "ffn_factor": 64,
+    "unshuffle": 64,
+    "cpen_dim": 4096,
+    "cpen_blocks": 1000,
+    "cpen_unshuffle": 64,
+    "prior_dim": 16384,
+    "timesteps": 10_000,
+    "denoiser_blocks": 1000,
+}
+"""Far beyond every network that was ever trained: a config from a file may not ask for any size."""
 _POSITIVE = ("scale", "dim", "unshuffle", "cpen_dim", "cpen_unshuffle", "prior_dim")
 
 
 def _require_choice(field: str, value: Any) -> None:
     choices = tuple(TASKS) if field == "task" else _CHOICES.get(field, (value,))
     if value not in choices:
-        raise ConfigError(f"model config: {field} is {value!r}; expected one of {', '.join(choices)}")
+        raise ConfigError(f"model config: {field} is {short(value)}; expected one of {', '.join(choices)}")
 
 
 def _require(holds: bool, config: ModelConfig, field: str, rule: str) -> None:
     if not holds:
-        raise ConfigError(f"model config: {field} is {getattr(config, field)!r}; expected {rule}")
+        raise ConfigError(f"model config: {field} is {short(getattr(config, field))}; expected {rule}")

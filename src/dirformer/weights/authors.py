@@ -165,6 +165,7 @@ def from_authors(
     stage = 1 if "E.E.0.weight" in tensors else 2
     config = infer_config(tensors, source, task=task)
     checkpoints.require_blocks(config, len(tensors), source)
+    _require_storages(tensors, source)
     table = module_table(config, stage)
     theirs = {_their_key(key, table): key for key in checkpoints.shapes(stage, config)}
     for copy, original in (("diffusion.condition.", "condition."), ("diffusion.model.", "denoise.")):
@@ -181,6 +182,20 @@ def from_authors(
         elif not key.startswith("diffusion."):  # buffers that follow from betas
             ours[f"{key} (theirs)"] = value
     return checkpoints.build(stage, config, ours, source)
+
+
+def _require_storages(tensors: dict[str, Tensor], source: str) -> None:
+    """Raise CheckpointError if tensors share storages so much that a small file asks for a large network.
+
+    The authors' files hold CPEN and the denoiser twice on the same storages.
+    """
+    values = sum(value.numel() for value in tensors.values())
+    storages = {s.data_ptr(): s.nbytes() for s in (value.untyped_storage() for value in tensors.values())}
+    held = sum(storages.values())
+    if values > held:  # a value has two bytes at least
+        raise CheckpointError(
+            f"{source} is damaged: its tensors have {values} values on storages of {held} bytes"
+        )
 
 
 def to_authors(model: DiffIR) -> OrderedDict[str, Tensor]:

@@ -119,7 +119,8 @@ def _read_legacy(file: io.BufferedReader, path: Path) -> Any:
         if int.from_bytes(file.read(8), "little") != len(values):
             raise ValueError(f"storage {key!r} has another size than its tensors")
         data = file.read(values.nbytes)
-        values.copy_(torch.frombuffer(bytearray(data), dtype=values.dtype))
+        if len(values):
+            values.copy_(torch.frombuffer(bytearray(data), dtype=values.dtype))
     return content
 
 
