@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from torch.nn import functional as F
 from dirformer.ground.errors import CheckpointError, ConfigError, PhotoError
 from dirformer.inference.restorer import Restorer, pad_to_multiple
 from dirformer.weights.checkpoints import HEADER, Inference, save
-from helpers import TINY_INPAINTING, TINY_SR, tiny
+from helpers import TINY_INPAINTING, TINY_SR, picture, tiny
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +203,79 @@ def test_wrong_requests_are_named(tmp_path: Path) -> None:
         Restorer(tmp_path / "s2.safetensors", window=64)
     with pytest.raises(ConfigError, match="window is 8 pixels; this network needs at least"):
         Restorer(tmp_path / "s2.safetensors", context="window", window=8)
+
+
+def test_a_batch_is_its_photos(sr: Restorer, inpainting: Restorer) -> None:
+    """`b 3 h w` gives `b 3 H W`; each photo's bytes are those it has alone."""
+    photos = torch.stack([photo(seed=s) for s in range(3)])
+    together = sr.restore(photos)
+    assert together.shape == (3, 3, 52, 88) and together.dtype == torch.float32
+    assert all(torch.equal(together[i], sr.restore(photos[i])) for i in range(3))
+    mask = torch.zeros(13, 22, dtype=torch.bool)
+    mask[2:9, 3:8] = True
+    filled = inpainting.restore(photos, mask)
+    assert torch.equal(filled[1], inpainting.restore(photos[1], mask.float()[None]))
+
+
+def test_every_kind_of_photo_gives_a_tensor(sr: Restorer, tmp_path: Path) -> None:
+    """Arrays, PIL images, names of files and tensors of one photo give one result."""
+    image = picture(9, 7)
+    image.save(tmp_path / "a.png")
+    expected = sr.restore(torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255)
+    for given_ in (image, np.array(image), tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert torch.equal(sr.restore(given_), expected)
+    with pytest.raises(PhotoError, match="divide by 255"):
+        sr.restore(torch.full((3, 8, 8), 128.0))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_share_a_restorer(threads: int, tmp_path: Path) -> None:
+    """Four threads at once get the bytes that one gets alone, and leave torch's threads as they were."""
+    save(tmp_path / "a.safetensors", tiny())
+    before = torch.get_num_threads()
+    restorer = Restorer(tmp_path / "a.safetensors", device="cpu")
+    restorer.engine.threads = threads
+    photos = [photo(40 + 8 * s, 24, seed=s) for s in range(4)]
+    expected = [restorer.restore(each) for each in photos]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(restorer.restore, photos * 4))
+    assert all(torch.equal(g, e) for g, e in zip(got, expected * 4, strict=True))
+    assert torch.get_num_threads() == before
+
+
+def test_a_restorer_is_pickled_by_name_and_options(tmp_path: Path) -> None:
+    """A copy restores as the original does; the pickle holds no weights."""
+    save(tmp_path / "a.safetensors", tiny())
+    restorer = Restorer(tmp_path / "a.safetensors", device="cpu", context="window", window=32)
+    data = pickle.dumps(restorer)
+    assert len(data) < 1000
+    copied = pickle.loads(data)
+    assert copied.options == restorer.options and copied.window == 32
+    assert torch.equal(copied.restore(photo(48, 48)), restorer.restore(photo(48, 48)))
+
+
+def test_a_restorer_does_not_grow(tmp_path: Path) -> None:
+    """Fifty photos leave no tensor behind."""
+    save(tmp_path / "a.safetensors", tiny())
+    restorer = Restorer(tmp_path / "a.safetensors", device="cpu", context="window", window=16)
+
+    def living() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    restorer.restore(photo(24, 24))
+    before = living()
+    for seed in range(50):
+        restorer.restore(photo(24, 24, seed=seed))
+    assert living() <= before
+
+
+def test_a_photo_is_planned_once(sr: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPEN and the DIRformer run by one plan."""
+    from dirformer.inference import engine
+
+    made: list[object] = []
+    make_plan = engine.make_plan
+    monkeypatch.setattr(engine, "make_plan", lambda *a, **k: made.append(a) or make_plan(*a, **k))
+    sr.restore(photo())
+    assert len(made) == 1

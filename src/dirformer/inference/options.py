@@ -65,9 +65,11 @@ def parse_bytes(text: str) -> int:
     Raises:
         ConfigError: if the text is no amount of memory.
     """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?)(B?)\s*", text, re.IGNORECASE | re.ASCII)
+    match = re.fullmatch(
+        r"\s*([0-9]{0,18}\.?[0-9]{1,18})\s*([KMGT]?)(i?)(B?)\s*", text, re.IGNORECASE | re.ASCII
+    )
     if match is None:
-        raise ConfigError(f"{text!r} is no amount of memory; expected something like 2GiB or 600MB")
+        raise ConfigError(f"{text[:40]!r} is no amount of memory; expected something like 2GiB or 600MB")
     number, unit, binary, byte = match.groups()
     power = _UNITS.index(unit.upper()) + 1 if unit else 0
     return int(float(number) * (1000 if byte and not binary else 1024) ** power)
