@@ -13,7 +13,13 @@ import torch
 
 from dirformer import evaluate
 from dirformer.degradations.table import DEGRADATIONS
+from dirformer.ground.errors import ConfigError
+from dirformer.kernels.autograd import usable
+from dirformer.kernels.choose import choose_kernels
+from dirformer.kernels.protocol import block_weights
+from dirformer.kernels.stock import StockKernels
 from dirformer.metrics.table import METRICS
+from dirformer.networks.dirformer import Block
 from dirformer.tasks import TASKS
 from helpers import TINY_SR, dirformer, picture
 
@@ -57,6 +63,8 @@ def test_a_new_task_trains_restores_and_is_scored(photos: Path, tmp_path: Path) 
         f"model.{k}={v}" for k, v in config.to_dict().items() if v != config.__dataclass_fields__[k].default
     ]
     recipe = tmp_path / "denoising.yaml"
+    (tmp_path / "val").mkdir()
+    picture(64, 64, seed=7).save(tmp_path / "val" / "v.png")
     for stage, more in ((1, []), (2, [f"stage1={tmp_path}/d1/last.safetensors"])):
         recipe.write_text(f"name: d{stage}\nstage: {stage}\nmodel: {{task: denoising}}\n")
         fields = [
@@ -68,7 +76,7 @@ def test_a_new_task_trains_restores_and_is_scored(photos: Path, tmp_path: Path) 
             *model,
             *more,
         ]
-        places = [f"data.train={photos}", f"data.val={photos}", f"out={tmp_path}"]
+        places = [f"data.train={photos}", f"data.val={tmp_path}/val", f"out={tmp_path}"]
         outcome = dirformer("train", recipe, *fields, *places)
         assert outcome.returncode == 0, outcome.stderr
         assert "psnr" in outcome.stdout
@@ -107,15 +115,16 @@ def test_a_new_degradation_makes_test_sets(photos: Path, tmp_path: Path) -> None
 
 def test_kernels_refuse_a_block_that_they_do_not_know() -> None:
     """A block of another kind is refused in words; the native, the stock and the training kernels agree."""
-    from dirformer.ground.errors import ConfigError
-    from dirformer.kernels.autograd import usable
-    from dirformer.kernels.stock import StockKernels
-    from dirformer.networks.dirformer import Block
 
     class Other(Block):
         kind = "other"
 
-    block = Other(TINY_SR, 4, 1)
+    known, other = Block(TINY_SR, 4, 1), Other(TINY_SR, 4, 1)
     with pytest.raises(ConfigError, match="other"):
-        StockKernels().pack_block(block)
-    assert not usable(block, torch.zeros(1, 4, 8, 8, requires_grad=True))
+        block_weights(other)
+    foreign = replace(block_weights(known), kind="other")
+    for kernels in {choose_kernels(), StockKernels()}:
+        with pytest.raises(ConfigError, match="other"):
+            kernels.pack_block(foreign)
+    x = torch.zeros(1, 4, 8, 8, requires_grad=True)
+    assert not usable(other, x)
