@@ -26,6 +26,7 @@ from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
 from dirformer.metrics.scorer import as_float
 from dirformer.networks.diffir import DiffIR, DiffIRS1
 from dirformer.networks.holes import inpainting_input
+from dirformer.tasks import TASKS
 from dirformer.training.config import TrainConfig
 
 BORDER = 4
@@ -47,7 +48,7 @@ def require_validation(config: TrainConfig) -> None:
     assert data.val is not None
     side = model.multiple * model.scale
     side *= 1 + 2 * BORDER // side  # pixels must be left inside the border
-    if model.task == "inpainting":
+    if TASKS[model.task].has_mask:
         if data.val_lq is not None:
             raise ConfigError(
                 "data.val_lq has no effect in inpainting: data.val_masks draws holes; set data.val_lq=null"
@@ -84,9 +85,9 @@ class Validation:
         # Not the run's seed: runs of any seed are validated on the same degraded photos.
         self.task, self.seed, self.data = model.task, 0, config.data
         self.scale, self.step = model.scale, model.multiple * model.scale
-        self.score = {"deblurring": "psnr", "inpainting": "psnr_hole"}.get(self.task, "psnr_y")
+        self.score = TASKS[self.task].score
         degrade = None
-        if self.task != "inpainting" and config.data.val_lq is None:
+        if not TASKS[self.task].has_mask and config.data.val_lq is None:
             degrade = degradation(config.data.degradation, self.scale)
         self.cases = list(self._cases(config.data.val, degrade))
 
@@ -125,7 +126,7 @@ class Validation:
         if preview is not None:
             write_grid(preview, rows)
         means = {self.score: fmean(scores)}
-        for kind in self.data.val_masks if self.task == "inpainting" else ():
+        for kind in self.data.val_masks if TASKS[self.task].has_mask else ():
             of_kind = [s for s, case in zip(scores, self.cases, strict=True) if case.kind == kind]
             means[f"{self.score}_{kind}"] = fmean(of_kind)
         return means

@@ -32,6 +32,7 @@ from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.networks.holes import inpainting_input
+from dirformer.tasks import TASKS
 from dirformer.training.config import Data, TrainConfig
 
 
@@ -236,7 +237,7 @@ def mode_of(config: TrainConfig) -> Mode:
     Raises:
         ConfigError, DataError: naming what is missing or does not fit together.
     """
-    data, inpainting = config.data, config.network_config.task == "inpainting"
+    data, inpainting = config.data, TASKS[config.network_config.task].has_mask
     _train_folder(data)
     if data.usm and (inpainting or data.lq is not None):
         raise ConfigError("data.usm sharpens before degrading; it has no effect on pairs and masks")

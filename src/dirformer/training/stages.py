@@ -20,6 +20,7 @@ from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2, start_at_ident
 from dirformer.networks.dirformer import Level
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
 from dirformer.networks.features import DilatedResNet50, ShiftTolerantAlexNet, VGG19Features
+from dirformer.tasks import TASKS
 from dirformer.training.config import Loss, TrainConfig
 from dirformer.training.losses import (
     PRIOR_LOSSES,
@@ -80,7 +81,7 @@ class PhotoLosses:
 
     def __init__(self, config: TrainConfig) -> None:
         loss, self.weights = config.loss, config.loss
-        inpainting = config.network_config.task == "inpainting"
+        inpainting = TASKS[config.network_config.task].has_mask
         if loss.feature_matching and not (loss.adversarial and loss.discriminator == "patch"):
             raise ConfigError(
                 "loss.feature_matching compares maps of a patch discriminator; "
