@@ -9,6 +9,7 @@
    same steps photo by photo with OpenCV and NumPy, given the same parameters (needs
    opencv-python-headless). Rounds take turns; the median counts. With a GPU, photos per second of wall time
    there as well.
+3. Training samples a second, crop included, of `realsr` and `realsr-graded` as a loader's worker makes them.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import torch
 from PIL import Image
 
 from dirformer.data.datasets import CleanCrops
+from dirformer.data.degraded import DegradedCrops
 from dirformer.data.folders import find_photos
 from dirformer.data.shards import Shards, write_index, write_shard
 from dirformer.degradations.second_order import Draws, PassValues, SecondOrder
+from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 
 
@@ -181,6 +184,23 @@ def degrading(rounds: int) -> dict[str, float]:
     return result
 
 
+def sampling(folder: Path, rounds: int) -> dict[str, float]:
+    """Degraded samples per second and core: patches of 128 pixels at scale 1, of 48 at scale 4."""
+    result = {}
+    photos = find_photos(folder / "sub")
+    for kind in ("realsr", "realsr-graded"):
+        for scale, patch in ((1, 128), (4, 48)):
+            degrade = degradation(kind, scale)
+            crops = CleanCrops(photos, (patch + 2 * degrade.margin) * scale, seed=0)
+            data, count = DegradedCrops(crops, degrade, 0), 16 * rounds
+            for n in range(len(photos)):
+                crops[n]  # decoded once, kept
+            name = f"{kind} x{scale}, {patch} pixels"
+            result[name] = count / seconds(lambda d=data, n=count: [d[i] for i in range(n)])
+            print(f"{name:28} {result[name]:8.1f} samples/s per core")
+    return result
+
+
 def profile_second_order() -> None:
     """Say which operators take the time."""
     from torch.profiler import ProfilerActivity, profile
@@ -204,6 +224,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         result = {"loading": loading(Path(folder), 4 if arguments.quick else 40)}
+        result["sampling"] = sampling(Path(folder), 2 if arguments.quick else 20)
     result["second order"] = degrading(2 if arguments.quick else 20)
     profile_second_order()
     if arguments.json:
