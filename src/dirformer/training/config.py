@@ -226,9 +226,9 @@ class TrainConfig(_Section):
     save_every: int = Field(1000, ge=1)
     out: Path = Path("runs")
     device: str = "auto"
-    compile: bool = False
-    """torch.compile the DIRformer: minutes at the start. On a CPU the kernels of ours are faster than what
-    it makes, and they are left out under it."""
+    compile: bool | Literal["blocks"] = False
+    """torch.compile the DIRformer: true does so as a whole (minutes at the start), `blocks` one block of each
+    size. On a CPU the kernels of ours are faster than what it makes, and they are left out under it."""
     graphs: bool = False
     """Record the kernels of a step once for each shape of a batch and launch them together: on a fast GPU
     small networks otherwise wait for Python most of the time. One CUDA device."""

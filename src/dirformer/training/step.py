@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dirformer.ground.errors import TrainingError
+from dirformer.training.compiled import compile_network
 from dirformer.training.config import TrainConfig
 from dirformer.training.ema import Ema
 from dirformer.training.graphs import Recorder, require_graphs
@@ -40,8 +41,7 @@ class Step:
         if config.even_phases:
             even_phases(network.dirformer)
         self.ema = Ema(network, config.ema)
-        if config.compile:
-            network.dirformer.compile()
+        compile_network(network, config.compile)
         self.generator = Player(network, config.optimiser, fabric, partial(lr_of_run, config=config))
         self.discriminator: Player | None = None
         if self.stage.discriminator is not None:
