@@ -124,6 +124,9 @@ class Loss(_Section):
     image_kind: Literal["l1", "psnr"] = "l1"
     """`l1` as in the paper; `psnr`: −PSNR in dB of each sample, whose slope is some hundred times as large
     (`image: 0.01`)."""
+    psnr_floor: float = Field(1e-10, gt=0)
+    """`psnr`: added to each sample's mean squared error. With untouched samples among damaged ones, 1e-4 or
+    more keeps them from outweighing all others."""
     known: float = 10.0
     """Inpainting: factor of `image` outside holes."""
     hole: float = 0.0

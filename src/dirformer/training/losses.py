@@ -31,19 +31,21 @@ def negative_psnr(
     mask: Float[Tensor, "b 1 h w"] | None = None,
     known: float = 10.0,
     hole: float = 0.0,
+    floor: float = 1e-10,
 ) -> Float[Tensor, ""]:
     """−PSNR in dB of photos in [0, 1], mean over the batch: each photo counts as in the tables.
 
     With `mask`, squared errors are weighted by place as in `masked_l1`; a sample without any weight
-    counts 0.
+    counts 0. `floor` is added to each sample's mean squared error: 1e-10 ends the scale at 100 dB, 1e-4 at
+    40 dB, and samples above that end count little.
     """
     error = (restored - gt).square().mean(1, keepdim=True)
     weight = torch.ones_like(error) if mask is None else known * (1 - mask) + hole * mask
     total = weight.flatten(1).sum(1)
     # A sample without any weight gets an error of 1, whose logarithm is 0.
     mse = torch.where(total > 0, (weight * error).flatten(1).sum(1) / total.clamp_min(1e-10), 1.0)
-    # A perfect sample has a PSNR of 100 dB and a finite slope.
-    return 10 * torch.log10(mse + 1e-10).sum() / len(error)
+    # Without a floor the slope has no bound where a sample is nearly perfect.
+    return 10 * torch.log10(mse + floor).sum() / len(error)
 
 
 # The IPR

@@ -103,7 +103,7 @@ class PhotoLosses:
         """Return the weighted losses of a restored photo by name."""
         weights, gt = self.weights, batch.gt
         if weights.image_kind == "psnr":
-            image = negative_psnr(restored, gt, batch.mask, weights.known, weights.hole)
+            image = negative_psnr(restored, gt, batch.mask, weights.known, weights.hole, weights.psnr_floor)
         elif batch.mask is not None:
             image = masked_l1(restored, gt, batch.mask, weights.known, weights.hole)
         else:
