@@ -58,6 +58,21 @@ def test_negative_psnr_is_the_mean_of_the_field_s_psnr() -> None:
     assert perfect.grad is not None and torch.isfinite(perfect.grad).all()
 
 
+def test_a_floor_ends_the_scale_of_psnr() -> None:
+    """With a floor of 1e-4 a perfect sample has 40 dB, and slopes follow the formula."""
+    gt = torch.full((1, 3, 4, 4), 0.5)
+    assert float(losses.negative_psnr(gt, gt, floor=1e-4)) == pytest.approx(-40, abs=1e-4)
+    slopes = []
+    for error in (0.001, 0.1):
+        restored = (gt + error).requires_grad_()
+        losses.negative_psnr(restored, gt, floor=1e-4).backward()
+        assert restored.grad is not None
+        slopes.append(float(restored.grad.sum()))
+    # 10 · log10(e² + f) has the slope 20 · e / (e² + f) / ln 10.
+    expected = [20 * e / (e * e + 1e-4) / np.log(10) for e in (0.001, 0.1)]
+    assert slopes == pytest.approx(expected, rel=1e-4)
+
+
 def test_prior_losses_by_formula() -> None:
     """Eqs. 13 to 15, computed with plain numbers; the target gets no gradient."""
     z, e = random(2, 5), random(2, 5, seed=1)

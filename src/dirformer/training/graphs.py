@@ -63,6 +63,8 @@ class Recorder:
         batch = replace(batch, **inputs)
         # Spectral norms move with every forward pass; those made here must leave no trace.
         before = [buffer.clone() for buffer in self.buffers]
+        # Shapes are fixed from here on: cuDNN tries its ways to convolve, and the fastest are recorded.
+        tries, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -74,6 +76,7 @@ class Recorder:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             losses = self.function(batch)
+        torch.backends.cudnn.benchmark = tries
         for buffer, value in zip(self.buffers, before, strict=True):
             buffer.copy_(value)
         return _Recording(graph, inputs, losses, [parameter.grad for parameter in self.parameters])
