@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from dirformer.data.datasets import stream
 from dirformer.ground.errors import ConfigError
 from dirformer.training.config import TrainConfig
 from dirformer.training.samples import Samples
@@ -17,7 +16,13 @@ from helpers import picture
 
 def _recipe(folder: Path, model: str, **data: Any) -> TrainConfig:
     return TrainConfig.model_validate(
-        {"name": "t", "stage": 1, "model": model, "data": {"train": folder, "patch": 16, **data}}
+        {
+            "name": "t",
+            "stage": 1,
+            "model": model,
+            "steps": 3,
+            "data": {"train": folder, "patch": 16, "batch": 4, **data},
+        }
     )
 
 
@@ -30,9 +35,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def _batches(config: TrainConfig, workers: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(config: TrainConfig) -> list[tuple[torch.Tensor, torch.Tensor]]:
     samples = Samples(config)
-    loader = stream(samples.dataset, start=0, steps=3, batch=4, side=samples.mode.side, workers=workers)
+    loader = samples.stream(0, rank=0, world=1)
     batches = [samples.prepare(raw, step, torch.device("cpu")) for step, raw in enumerate(loader)]
     return [(batch.lq, batch.gt) for batch in batches]
 
@@ -59,8 +64,10 @@ def test_samples_are_those_of_the_device(photos: Path, model: str, kind: str) ->
 
 def test_processes_give_the_same_samples(photos: Path) -> None:
     """Two worker processes make what the main process makes."""
-    config = _recipe(photos, "realsr-x1-compact", degradation="realsr-graded", degrade_in="workers")
-    for ours, theirs in zip(_batches(config), _batches(config, workers=2), strict=True):
+    settings = {"degradation": "realsr-graded", "degrade_in": "workers"}
+    alone = _batches(_recipe(photos, "realsr-x1-compact", **settings))
+    shared = _batches(_recipe(photos, "realsr-x1-compact", **settings, workers=2))
+    for ours, theirs in zip(alone, shared, strict=True):
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
 
 
