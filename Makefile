@@ -8,7 +8,7 @@ DATA ?= ../shared/datasets
 TASK ?= sr-x4
 MINUTES ?= 30
 
-.PHONY: setup demo check test test-all bench docs pictures train-compact scores worth
+.PHONY: setup demo check test test-all bench docs wheel pictures train-compact scores worth
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ bench: setup
 	@for name in data evaluation inference training; do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py --quick || exit 1; \
 	done
+
+# With the C++ kernels inside, if there is a compiler here.
+wheel: setup
+	$(BIN)/python -m build --wheel
 
 docs: setup
 	$(BIN)/python -m pytest tests/test_docs.py

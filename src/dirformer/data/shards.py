@@ -107,6 +107,10 @@ class Shards:
         name = f"shard-{shard:06}.tar"
         if self.remote is not None:
             return bytes(self.remote.cat_file(f"{self.url}/{name}", start=offset, end=offset + size))
+        if not hasattr(os, "pread"):  # Windows
+            with (Path(self.url) / name).open("rb") as file:
+                file.seek(offset)
+                return file.read(size)
         if shard not in self.files:
             if len(self.files) >= 64:
                 os.close(self.files.pop(next(iter(self.files))))

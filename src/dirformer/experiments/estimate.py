@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from dirformer.evaluation.cost import count_cpen, count_dirformer, count_parts, total
+from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import Report
-from dirformer.ground.memory import MIB
+from dirformer.ground.memory import MIB, available_memory, resident_memory, total_memory
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS1, DiffIRS2
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
@@ -254,12 +255,13 @@ def _free_mib(device: torch.device) -> float:
     """Return the memory that is left for this process: free, or already its own."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / MIB + torch.cuda.memory_reserved(device) / MIB
-    page = os.sysconf("SC_PAGE_SIZE")
-    if not Path("/proc/meminfo").is_file():
-        return os.sysconf("SC_PHYS_PAGES") * page / MIB
-    values = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * page
-    return int(values["MemAvailable"].split()[0]) / 1024 + resident / MIB
+    free = available_memory()
+    if free is not None:
+        return (free + (resident_memory() or 0)) / MIB
+    all_of_it = total_memory()
+    if all_of_it is None:
+        raise ConfigError("this system does not tell how much memory it has; choose data.batch by hand")
+    return all_of_it / MIB
 
 
 def _duration(hours: float) -> str:

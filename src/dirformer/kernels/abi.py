@@ -67,9 +67,12 @@ def declare(
         structs: in the library's order.
 
     Raises:
-        CompilerMissingError: if a struct has another size there: library and Python file do not belong
-            together.
+        CompilerMissingError: if a function is missing or a struct has another size there: library and Python
+            file do not belong together.
     """
+    for name in ("dirformer_lanes", "dirformer_has_low", "dirformer_abi_size", *functions):
+        if not hasattr(lib, name):
+            raise CompilerMissingError(f"the compiled kernels lack {name}; install dirformer again")
     lib.dirformer_lanes.restype = lib.dirformer_has_low.restype = _LONG
     lib.dirformer_abi_size.restype, lib.dirformer_abi_size.argtypes = _LONG, [_LONG]
     for place, struct in enumerate(structs):

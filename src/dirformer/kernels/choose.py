@@ -10,22 +10,27 @@ from dirformer.kernels.build import CompilerMissingError
 from dirformer.kernels.native import NativeKernels
 from dirformer.kernels.protocol import Kernels
 from dirformer.kernels.stock import StockKernels
+from dirformer.kernels.variants import has_bfloat16
 
 log = logging.getLogger(__name__)
 
 
 def choose_kernels(precision: torch.dtype = torch.float32, device: torch.device | None = None) -> Kernels:
-    """Return the compiled kernels where they can be built for device and precision, else stock torch's.
+    """Return the compiled kernels where there are some for device and precision, else stock torch's.
 
-    The log says which, and why.
+    A processor without bfloat16 products gets float32 in their place. The log says what was chosen, and why.
     """
     if device is None or device.type == "cpu":
+        if precision == torch.bfloat16 and not has_bfloat16():
+            # In software they were measured 28 times slower than float32.
+            log.warning("precision bfloat16: this processor has no bfloat16 products; computing in float32")
+            precision = torch.float32
         try:
             kernels = NativeKernels(precision)
         except CompilerMissingError as reason:
             log.info("kernels: stock torch (%s)", reason)
             return StockKernels(precision, device)
-        log.info("kernels: native (compiled for this processor)")
+        log.info("kernels: native")
         return kernels
     log.info("kernels: stock torch (device %s)", device)
     return StockKernels(precision, device)
