@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         PhotoError,
         TrainingError,
     )
-    from dirformer.inference.files import restore
+    from dirformer.inference.files import restore, restore_folder
     from dirformer.inference.options import RestoreOptions
     from dirformer.inference.restorer import Restorer
     from dirformer.networks.config import ModelConfig
@@ -56,6 +56,7 @@ _HOMES = {
     "load": "dirformer.weights.load",
     "preset": "dirformer.networks.presets",
     "restore": "dirformer.inference.files",
+    "restore_folder": "dirformer.inference.files",
     "train": "dirformer.experiments.train",
 } | dict.fromkeys(_ERRORS, "dirformer.ground.errors")
 
@@ -80,6 +81,7 @@ __all__ = [
     "load",
     "preset",
     "restore",
+    "restore_folder",
     "train",
 ]
 

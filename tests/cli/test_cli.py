@@ -120,7 +120,9 @@ def test_bad_photos_do_not_stop_good_ones(tmp_path: Path, weights: Path) -> None
     (folder / "notes.txt").write_text("left alone")
     result = dirformer("restore", folder, "-o", tmp_path / "out", "--model", weights / "sr.safetensors")
     assert result.returncode == 2
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["grey.JPG", "one.png", "pixel.bmp"]
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == [".dirformer.jsonl", "grey.JPG", "one.png", "pixel.bmp"]
+    assert "3 restored, 0 skipped, 2 failed; 1 passed over: 1 .txt" in result.stdout
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 2 and all(line.startswith("dirformer: ") for line in lines)
     assert any("text.png is not a photo" in line for line in lines)
@@ -134,29 +136,42 @@ def test_bad_photos_do_not_stop_good_ones(tmp_path: Path, weights: Path) -> None
     [
         (["missing.png", "-o", "out.png"], "missing.png is not there"),
         (["empty.png", "-o", "out.png"], "empty.png is empty"),
-        (["in.png", "-o", "in.png"], "in.png exists already; add --overwrite"),
+        (["in.png", "-o", "in.png"], "in.png exists already and is one of the photos"),
+        (["in.png", "-o", "in.png", "--overwrite"], "--in-place to replace photos"),
+        (["in.png", "-o", "memory://out.png"], "memory:// is not supported"),
+        (["s3://in.png", "-o", "out.png"], "s3:// is not supported"),
+        (["in.png", "-o", "out.png", "--task", "deblur"], "the nearest is 'deblurring'"),
+        (["in.png", "-o", "out.png", "--precision", "int4"], "precision is 'int4'"),
+        (["in.png", "-o", "out.png", "--context", "all"], "context is 'all'"),
+        (["in.png", "-o", "out.png", "--max-memory", "much"], "no amount of memory"),
+        (["in.png", "-o", "out.png", "--size", "large"], "expected 1920x, x1080 or 1920x1080"),
+        (["in.png", "-o", "out.png", "--scale", "17"], "at most 16"),
+        (["in.png", "-o", "out.png", "--scale", "2", "--size", "9x"], "leave --scale or --size out"),
+        (["in.png", "-o", "out.png", "--strength", "1.5"], "expected 0 (the input) to 1"),
+        (["in.png", "-o", "out.png", "--samples", "0"], "expected 1 to 1000"),
+        (["in.png", "-o", "out.png", "--workers", "-1"], "workers is -1"),
+        (["in.png", "-o", "out.png", "--prior", "none.safetensors"], "--prior"),
+        (["@none.txt", "-o", "out"], "the list"),
+        (["in.png", "-", "-o", "out.png"], "- stands for one photo"),
+        (["-o", "out.png"], "no photos are given"),
         (["in.png", "-o", "out.gif"], "has no photo suffix"),
         (["in.png", "in.png", "-o", "out.png"], "cannot go into the one file"),
         (["nothing", "-o", "out"], "no photos in"),
         (["in.png", "-o", "out.png", "--task", "deblurring"], "--task is deblurring, but"),
-        (["in.png", "-o", "out.png", "--scale", "2"], "--scale is 2, but"),
         (["in.png", "-o", "out.png", "--mask", "in.png"], "leave --mask out"),
         (["in.png", "-o", "out.png", "--device", "abacus"], "device 'abacus' is not available"),
     ],
 )
 def test_wrong_requests_are_one_line_and_exit_code_2(
-    tmp_path: Path, weights: Path, arguments: list[str], message: str
+    tmp_path: Path, weights: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be done is said in one line; nothing is written."""
+    monkeypatch.chdir(tmp_path)
     picture(8, 8).save(tmp_path / "in.png")
     (tmp_path / "empty.png").touch()
     (tmp_path / "nothing").mkdir()
     before = sorted(tmp_path.iterdir())
-    full = [
-        a if a.startswith("-") or ("." not in a and a not in ("nothing", "out")) else str(tmp_path / a)
-        for a in arguments
-    ]
-    result = dirformer("restore", *full, "--model", weights / "sr.safetensors")
+    result = dirformer("restore", *arguments, "--model", weights / "sr.safetensors")
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
@@ -189,7 +204,7 @@ def test_inpainting_with_a_mask(tmp_path: Path, weights: Path) -> None:
     assert result.returncode == 0, result.stderr
     result = dirformer("restore", tmp_path, "-o", tmp_path / "out", "--mask", tmp_path / "masks", *model)
     assert result.returncode == 2 and "b.png has no mask of the same name" in result.stderr
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".dirformer.jsonl", "a.png"]
 
 
 def test_an_interrupted_run_leaves_no_half_file(tmp_path: Path, weights: Path) -> None:
@@ -216,6 +231,7 @@ def test_an_interrupted_run_leaves_no_half_file(tmp_path: Path, weights: Path) -
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors.strip().endswith("dirformer: interrupted")
     results = list((tmp_path / "out").iterdir())
+    results = [p for p in results if p.name != ".dirformer.jsonl"]
     assert 0 < len(results) < count
     assert all(p.suffix == ".png" and not p.name.startswith(".") for p in results)
     for path in results:
@@ -251,7 +267,7 @@ def test_header_schema(weights: Path) -> None:
         header = json.loads(file.metadata()[HEADER])
         config = json.loads(bytes(file.get_tensor("config").tolist()))
         assert file.get_tensor("diffusion.betas").dtype == torch.float32
-    assert set(header) == {"format", "stage", "config", "provenance"}
-    assert (header["format"], header["stage"]) == (1, 2)
+    assert set(header) == {"format", "stage", "config", "part", "inference", "provenance"}
+    assert (header["format"], header["stage"]) == (2, 2)
     assert config == {"stage": 2, "config": header["config"]}
     assert header["config"]["task"] == "sr" and header["config"]["blocks"] == [1, 1, 1, 1]

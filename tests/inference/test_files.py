@@ -9,7 +9,8 @@ from PIL import Image
 
 import dirformer
 from dirformer.ground.errors import ConfigError, OutputError, PhotoError
-from dirformer.inference.files import plan_jobs, restore_files
+from dirformer.inference.files import restore_files
+from dirformer.inference.jobs import plan_jobs
 from dirformer.inference.restorer import Restorer
 from dirformer.weights.checkpoints import save
 from helpers import picture, tiny
@@ -47,7 +48,7 @@ def test_progress_goes_on_within_a_photo(tmp_path: Path, weights: Path) -> None:
     """Behind each block the share of the work done is told; it rises to the number of photos."""
     for name in ("a", "b"):
         picture(16, 16).save(tmp_path / f"{name}.png")
-    jobs, _ = plan_jobs([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
+    jobs = plan_jobs([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out").jobs
     told: list[float] = []
     list(restore_files(Restorer(weights, device="cpu"), jobs, progress=told.append))
     assert told == sorted(told) and len(told) == 2 * 8

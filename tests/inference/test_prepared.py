@@ -10,8 +10,8 @@ import tifffile
 from PIL import Image
 
 import dirformer
-from dirformer.inference.files import restore_files
-from dirformer.inference.jobs import FileOptions, notes_on, parse_extend, plan_jobs
+from dirformer.inference.files import FileRun, restore_files
+from dirformer.inference.jobs import FileOptions, parse_extend, plan_jobs
 from dirformer.inference.restorer import Restorer
 from dirformer.weights.checkpoints import save
 from helpers import TINY_INPAINTING, picture, tiny
@@ -81,13 +81,14 @@ def test_masks_among_photos(tmp_path: Path, weights: Path) -> None:
     for name in ("a", "b"):
         picture(32, 24).save(folder / f"{name}.jpg")
         write_mask(folder / f"{name}_mask001.png")
-    jobs, errors = plan_jobs([folder], tmp_path / "out", mask=folder)
+    planned = plan_jobs([folder], tmp_path / "out", mask=folder)
+    jobs, errors = planned.jobs, planned.errors
     assert not errors
     assert [(job.photo.name, job.mask.name) for job in jobs if job.mask] == [
         ("a.jpg", "a_mask001.png"),
         ("b.jpg", "b_mask001.png"),
     ]
-    assert "2 masks" in notes_on([folder])[0]
+    assert "2 masks" in planned.notes[0]
     done = list(restore_files(Restorer(weights, device="cpu"), jobs))
     assert all(record.error is None for record in done)
 
@@ -98,12 +99,12 @@ def test_pages(tmp_path: Path) -> None:
     frames = [picture(16, 12, seed=i) for i in range(3)]
     frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:])
     restorer = Restorer(tmp_path / "sr.safetensors", device="cpu")
-    jobs, _ = plan_jobs([tmp_path / "in.gif"], tmp_path / "one")
+    jobs = plan_jobs([tmp_path / "in.gif"], tmp_path / "one").jobs
     (record,) = restore_files(restorer, jobs)
     assert record.job.output.name == "in.png" and "it has 3 pages" in record.notes[0]
     options = FileOptions(pages=True, format="webp")
-    jobs, _ = plan_jobs([tmp_path / "in.gif"], tmp_path / "all", options=options)
-    done = list(restore_files(restorer, jobs, files=options))
+    jobs = plan_jobs([tmp_path / "in.gif"], tmp_path / "all", options=options).jobs
+    done = list(restore_files(restorer, jobs, FileRun(files=options)))
     assert [r.job.output.name for r in done] == ["in_p001.webp", "in_p002.webp", "in_p003.webp"]
     assert all(r.error is None and r.job.output.is_file() for r in done)
 
@@ -123,6 +124,6 @@ def test_memory_that_is_missing_is_that_photo_s(tmp_path: Path, monkeypatch: pyt
         return whole(*arguments, **options)
 
     monkeypatch.setattr(restorer, "restore", fail_once)
-    jobs, _ = plan_jobs([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
+    jobs = plan_jobs([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out").jobs
     first, second = restore_files(restorer, jobs)
     assert "does not fit into memory" in str(first.error) and second.error is None

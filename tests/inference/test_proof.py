@@ -8,7 +8,7 @@ import pytest
 
 from dirformer.ground.errors import ConfigError
 from dirformer.inference import proof
-from dirformer.inference.files import restore_file
+from dirformer.inference.files import FileRun, restore_file
 from dirformer.inference.jobs import Job
 from dirformer.inference.restorer import Restorer
 from dirformer.weights.checkpoints import save
@@ -25,7 +25,7 @@ def job(tmp_path: Path) -> Job:
 def test_proof_on_a_photo(job: Job) -> None:
     """The proof finds no difference beyond rounding, and names the limit it was held to."""
     restorer = Restorer(job.photo.with_name("sr.safetensors"), device="cpu", max_memory="1GiB")
-    result, _ = restore_file(restorer, job, prove=True)
+    result, _ = restore_file(restorer, job, FileRun(prove=True))
     assert result is not None
     assert result.difference is not None and result.difference <= 1e-5
     assert (result.limit, result.photo) == (2**30, job.photo)
@@ -36,7 +36,7 @@ def test_a_photo_too_large_to_check_is_said_to_be(job: Job, monkeypatch: pytest.
     """Where the whole would not fit into memory, the proof says so instead of trying."""
     monkeypatch.setattr(proof, "available_memory", lambda: 1)
     restorer = Restorer(job.photo.with_name("sr.safetensors"), device="cpu")
-    result, _ = restore_file(restorer, job, prove=True)
+    result, _ = restore_file(restorer, job, FileRun(prove=True))
     assert result is not None
     assert result.difference is None
     assert "too large to be restored as a whole" in str(result)

@@ -132,8 +132,15 @@ def test_models_are_chosen_by_request() -> None:
     assert {name: default_model(**request).name for name, request in chosen.items()} == {n: n for n in chosen}
     assert default_model(None, has_mask=False, scale=1).name == "realsr-x1-compact"
     assert default_model(None, has_mask=False, scale=4, long_side=4000).name == "realsr-x4-compact"
-    with pytest.raises(ConfigError, match=r"no shipped model for sr ×3; give one with --model FILE"):
-        default_model("sr", has_mask=False, scale=3)
+    assert default_model("sr", has_mask=False, scale=3).name == "sr-x4-compact"
+    assert default_model(None, has_mask=False, scale=0.5).name == "realsr-x1-compact"
+    assert default_model("denoise", has_mask=False).name == "realsr-x1-compact"
+    with pytest.raises(ConfigError, match=r"no shipped model for deblurring ×3; give one with --model FILE"):
+        default_model("deblurring", has_mask=False, scale=3)
+    with pytest.raises(ConfigError, match="keeps the size"):
+        default_model("jpeg", has_mask=False, scale=2)
+    with pytest.raises(ConfigError, match="no shipped model deblurring-compact-sharp; sharp ones are"):
+        default_model("deblurring", has_mask=False, sharp=True)
 
 
 def test_one_command_restores_any_photo(tmp_path: Path) -> None:

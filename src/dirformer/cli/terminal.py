@@ -25,6 +25,11 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201
 
 
+def say_aside(line: str) -> None:
+    """Print a line for people on standard error, where standard output is a result's."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def complain(line: str) -> None:
     """Print an error: one line on standard error."""
     print(f"dirformer: {' '.join(line.split())}", file=sys.stderr, flush=True)  # noqa: T201

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,6 +45,41 @@ def _part_of(path: Path) -> Path:
     """Return the temporary name, never longer than a file name may be."""
     short = path.name.encode(errors="surrogateescape")[:180].decode(errors="ignore")
     return path.with_name(f".{short}.{os.getpid()}.part")
+
+
+_PART = re.compile(r"\..+\.([0-9]+)\.part")
+
+
+def remove_leftovers(folder: Path, *, own: bool = False) -> int:
+    """Remove temporary files in a folder whose process is gone, as after a kill; return how many there were.
+
+    Args:
+        folder: where results are written; need not exist.
+        own: remove those of this process instead, which is about to end.
+    """
+    if os.name != "posix":
+        return 0  # a process cannot be asked for without the risk of ending it
+    removed = 0
+    with suppress(OSError):
+        for path in folder.iterdir():
+            match = _PART.fullmatch(path.name)
+            if match is None or (int(match[1]) == os.getpid() if not own else int(match[1]) != os.getpid()):
+                continue
+            if own or not _runs(int(match[1])):
+                with suppress(OSError):
+                    path.unlink()
+                    removed += 1
+    return removed
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def require_place(path: Path) -> None:

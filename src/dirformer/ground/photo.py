@@ -8,7 +8,7 @@ The stated rules are in docs/guides/photos.md.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,7 +118,12 @@ def _rgb(decoded: Decoded) -> UInt8[Tensor, "3 h w"]:
 
 
 def write_photo(
-    path: Path, photo: Photo, *, quality: int | None = None, strip_metadata: bool = False
+    path: Path,
+    photo: Photo,
+    *,
+    quality: int | None = None,
+    strip_metadata: bool = False,
+    before: Callable[[Path], None] | None = None,
 ) -> tuple[str, ...]:
     """Write `photo` in the format of the suffix, through a temporary name.
 
@@ -131,6 +136,8 @@ def write_photo(
         quality: 1 to 100, of JPEG, WebP and AVIF. None: a JPEG is coded as the JPEG it came from, WebP is
             lossy if it came from a lossy WebP; other JPEG and AVIF are of quality 95, other WebP lossless.
         strip_metadata: leave EXIF, XMP and resolution out; the colour profile stays.
+        before: called with the temporary file when it is whole, before it gets its name; if it raises,
+            nothing is written.
 
     Returns:
         Lines on what the format could not hold.
@@ -161,6 +168,8 @@ def write_photo(
             # Encoders raise as many kinds of errors as decoders do.
             what = " ".join(str(error).split())[:120] or type(error).__name__
             raise OutputError(f"{path} cannot be written: {what}; try --format png") from error
+        if before is not None:
+            before(part)
     return tuple(notes)
 
 

@@ -172,6 +172,25 @@ class Engine:
         photos = list(zip(torch.split(lq, 1), torch.split(prior, 1), strict=True))
         return torch.stack([self._checked(photo, z, plan, None) for photo, z in photos])
 
+    @torch.inference_mode()
+    def prior(
+        self, lq: Float[Tensor, "1 c h w"], noise: Float[Tensor, "n 1 p"]
+    ) -> Float[Tensor, "windows p"]:
+        """The IPR that `restore` finds for a photo; one for each window, if they have their own."""
+        return self._prior(lq, noise, self._planned(lq))
+
+    @torch.inference_mode()
+    def restore_with(
+        self,
+        lq: Float[Tensor, "1 c h w"],
+        prior: Float[Tensor, "1 p"],
+        *,
+        progress: Progress | None = None,
+        mean: bool = False,
+    ) -> Float[Tensor, "1 3 H W"]:
+        """Restore one photo under a given IPR, as `restore` does under the one it finds."""
+        return self._checked(lq, prior, self._planned(lq, mean=mean), progress)[None]
+
     def _planned(self, lq: Tensor, *, mean: bool = False) -> Plan:
         plan = self.plan_for(*lq.shape[2:], mean=mean)
         if plan != self.plan:

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
 from dirformer.ground.formats import photo_size
-from dirformer.ground.photo import write_photo
-from dirformer.inference.jobs import FileOptions, Job, plan_jobs
+from dirformer.ground.paths import atomic_path, remove_leftovers
+from dirformer.ground.photo import Photo, write_photo
+from dirformer.inference.choice import Keys, by_model, influences, require_fit, split_finished
+from dirformer.inference.consistent import inconsistency
+from dirformer.inference.done import DoneLog, Key
+from dirformer.inference.jobs import FileOptions, Job, Replace, plan_jobs
 from dirformer.inference.layers import Progress
-from dirformer.inference.prepared import prepare
+from dirformer.inference.pipeline import Pipeline
+from dirformer.inference.prepared import Prepared, prepare
 from dirformer.inference.proof import Proof, restore_and_prove
 from dirformer.inference.restorer import Restorer
-from dirformer.weights.catalog import default_model
+
+log = logging.getLogger(__name__)
+
+WORKERS = 2
+"""Threads that decode, and as many that encode."""
+_BYTES = 16
+"""Of a pixel in flight: three floats and alpha."""
 
 
 @dataclass(frozen=True)
@@ -32,39 +50,36 @@ class Restored:
     """Lines on what reading and writing have changed or left out."""
 
 
-def by_model(
-    jobs: list[Job],
-    model: str | Path | None,
-    *,
-    task: str | None,
-    scale: int | None = None,
-    files: FileOptions | None = None,
-) -> dict[str, list[Job]]:
-    """Group jobs by the model that does them: `model`, or what the catalog chooses for each photo.
+@dataclass(frozen=True)
+class FileRun:
+    """What holds for all photos of a run."""
 
-    Raises:
-        ConfigError: if no shipped model does what is asked.
-    """
-    groups: dict[str, list[Job]] = {}
-    extended = files is not None and any(files.extend)
-    for job in jobs:
-        name = (
-            model
-            or default_model(
-                task, has_mask=extended or job.mask is not None, scale=scale, long_side=_long_side(job.photo)
-            ).name
-        )
-        groups.setdefault(str(name), []).append(job)
-    return groups
+    seed: int = 0
+    files: FileOptions = field(default_factory=FileOptions)
+    prove: bool = False
+    prior: Float[Tensor, "p"] | None = None
+    """The IPR to restore all photos under."""
+    save_prior: Path | None = None
+    """Where to keep the IPR of the photo, for a run of one photo."""
+    log: DoneLog | None = None
+    """Where to record what is written."""
+    keys: Keys | None = None
+    """What goes into that record."""
 
 
-def require_fit(restorer: Restorer, *, task: str | None, scale: int | None) -> None:
-    """Raise ConfigError if a model named by the user does not do the task or scale that was asked for."""
-    for field, wanted, has in (("--task", task, restorer.task), ("--scale", scale, restorer.scale)):
-        if wanted not in (None, has):
-            raise ConfigError(
-                f"{field} is {wanted}, but {restorer.name} is a {restorer.task} ×{restorer.scale} network"
-            )
+@dataclass(frozen=True)
+class _Read:
+    prepared: Prepared
+    key: Key | None
+
+
+@dataclass(frozen=True)
+class _Worked:
+    photo: Photo
+    spread: Photo | None
+    key: Key | None
+    proof: Proof | None
+    notes: tuple[str, ...]
 
 
 def restore(
@@ -84,7 +99,7 @@ def restore(
         photo: file to read.
         out: file to write, or a folder.
         model: a shipped model's name or a weight file; None chooses by task, mask and the photo's size.
-        task: `sr`, `realsr`, `deblurring` or `inpainting`.
+        task: `sr`, `realsr`, `deblurring`, `inpainting`, `denoise` or `jpeg`.
         mask: file of holes, for inpainting.
         seed: another seed is another draw of the diffusion's start.
         overwrite: replace a result that exists.
@@ -94,57 +109,121 @@ def restore(
         DirformerError: of the kind that fits, in one line.
     """
     if Path(photo).is_dir():
-        raise ConfigError(f"{photo} is a folder; expected one photo: use `dirformer restore` for folders")
+        raise ConfigError(
+            f"{photo} is a folder; expected one photo: use dirformer.restore_folder for folders"
+        )
     files = files or FileOptions()
     if files.pages:
         raise ConfigError("pages is set; expected one photo in, one out: use `dirformer restore --pages`")
     hole = None if mask is None else Path(mask)
-    jobs, errors = plan_jobs([Path(photo)], Path(out), mask=hole, overwrite=overwrite, options=files)
+    rules = Replace(overwrite=overwrite)
+    planned = plan_jobs([Path(photo)], Path(out), mask=hole, replace=rules, options=files)
+    if planned.errors:
+        raise planned.errors[0]
+    restorer = Restorer(next(iter(by_model(planned.jobs, model, task=task, files=files))))
+    require_fit(restorer.name, (restorer.task, restorer.scale), task=task, scale=files.scale)
+    restore_file(restorer, planned.jobs[0], FileRun(seed, files))
+    return planned.jobs[0].output
+
+
+def restore_folder(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    task: str | None = None,
+    mask: str | Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    files: FileOptions | None = None,
+    workers: int = WORKERS,
+) -> list[Path]:
+    """Restore all photos of a folder and of those below it; return the results, finished ones included.
+
+    Photos that are finished already are skipped, as by `dirformer restore FOLDER -o OUT`. The other arguments
+    are those of `restore`.
+
+    Args:
+        folder: what to read.
+        out: folder to write into; it gets the same tree.
+        model: as in `restore`.
+        task: as in `restore`.
+        mask: one mask for all photos, or a folder of masks.
+        seed: as in `restore`.
+        overwrite: replace files that this function has not written.
+        files: as in `restore`.
+        workers: threads that decode, and as many that encode.
+
+    Raises:
+        DirformerError: the first error, behind all photos that can be restored.
+    """
+    if not Path(folder).is_dir():
+        raise ConfigError(f"{folder} is no folder; expected one: use dirformer.restore for a photo")
+    files = files or FileOptions()
+    done = DoneLog(Path(out))
+    rules = Replace(overwrite=overwrite, log=done)
+    hole = None if mask is None else Path(mask)
+    planned = plan_jobs([Path(folder)], Path(out), mask=hole, replace=rules, options=files)
+    errors, failed = planned.errors, set[Path]()
+    groups = by_model(planned.jobs, model, task=task, files=files, errors=errors)
+    for name, group in groups.items():
+        restorer = Restorer(name)
+        require_fit(restorer.name, (restorer.task, restorer.scale), task=task, scale=files.scale)
+        keys = Keys(name, influences(restorer.options, files, seed=seed))
+        todo, _ = split_finished(group, done, keys, rules, skip=True, errors=errors)
+        for record in restore_files(
+            restorer, todo, FileRun(seed, files, log=done, keys=keys), workers=workers
+        ):
+            if record.error is not None:
+                errors.append(record.error)
+                failed.add(record.job.output)
     if errors:
         raise errors[0]
-    restorer = Restorer(next(iter(by_model(jobs, model, task=task, files=files))))
-    require_fit(restorer, task=task, scale=None)
-    restore_file(restorer, jobs[0], seed=seed, files=files)
-    return jobs[0].output
+    return [job.output for job in planned.jobs if job.output not in failed]
 
 
 def restore_files(
     restorer: Restorer,
     jobs: list[Job],
+    run: FileRun | None = None,
     *,
-    seed: int = 0,
-    files: FileOptions | None = None,
-    prove: bool = False,
+    workers: int = WORKERS,
     progress: Progress | None = None,
-) -> Iterator[Restored]:
-    """Restore each job in turn and yield what became of it.
+) -> Generator[Restored, None, None]:
+    """Restore all jobs and yield what became of each, in order; decoding, work and encoding overlap.
 
-    `progress` is told the number of photos done, with the share of the one at work.
+    Args:
+        restorer: the network.
+        jobs: photos.
+        run: what holds for all of them.
+        workers: threads that decode, and as many that encode; 0 overlaps nothing. Results and log do not
+            depend on it. With a memory limit or a proof nothing overlaps either.
+        progress: told the number of photos done, with the share of the one at work.
     """
-    for number, job in enumerate(jobs):
-        start, error = time.perf_counter(), None
-        proof, notes = None, tuple[str, ...]()
+    run = run or FileRun()
+    for folder in {job.output.parent for job in jobs}:
+        remove_leftovers(folder)
+
+    def work(job: Job, read: _Read, number: int) -> _Worked:
         told = None if progress is None else functools.partial(_add, progress, number)
-        try:
-            proof, notes = restore_file(restorer, job, seed=seed, files=files, prove=prove, progress=told)
-        except DirformerError as problem:
-            error = problem
-        except (MemoryError, RuntimeError) as problem:
-            # torch says by RuntimeErrors of several names that there is no memory left.
-            if not isinstance(problem, MemoryError) and "memory" not in str(problem):
-                raise
-            error = PhotoError(f"{job.photo} does not fit into memory; give --max-memory or a smaller photo")
-        yield Restored(job, time.perf_counter() - start, error, proof, notes)
+        return _work(restorer, job, run, read, told)
+
+    alone = run.prove or restorer.options.limit is not None
+    line = Pipeline(
+        functools.partial(_read, restorer, run),
+        work,
+        functools.partial(_write, run),
+        workers=0 if alone else workers,
+        weight=functools.partial(_weight, restorer.scale),
+    )
+    with contextlib.closing(line.run(jobs)) as outcomes:
+        for outcome in outcomes:
+            error = None if outcome.error is None else _named(outcome.job, outcome.error)
+            yield Restored(outcome.job, outcome.seconds, error, *(outcome.result or ()))
 
 
 def restore_file(
-    restorer: Restorer,
-    job: Job,
-    *,
-    seed: int = 0,
-    files: FileOptions | None = None,
-    prove: bool = False,
-    progress: Progress | None = None,
+    restorer: Restorer, job: Job, run: FileRun | None = None, *, progress: Progress | None = None
 ) -> tuple[Proof | None, tuple[str, ...]]:
     """Restore one photo. Depth, grey, alpha, profile and metadata are kept; outside of holes all pixels are.
 
@@ -156,26 +235,113 @@ def restore_file(
         PhotoError: if the photo or its mask cannot be read or do not suit the network.
         OutputError: if the result cannot be written.
     """
-    files = files or FileOptions()
-    ready = prepare(job, restorer.scale, files, restorer.options.limit)
-    proof = None
-    if prove:
-        pixels, proof = restore_and_prove(restorer, job.photo, ready.seen, ready.hole, seed, progress)
+    run = run or FileRun()
+    worked = _work(restorer, job, run, _read(restorer, run, job), progress)
+    return _write(run, job, worked, lambda: None)
+
+
+def _read(restorer: Restorer, run: FileRun, job: Job) -> _Read:
+    ready = prepare(job, restorer.scale, run.files, restorer.options.limit)
+    return _Read(ready, None if run.keys is None else run.keys.of(job))
+
+
+def _work(restorer: Restorer, job: Job, run: FileRun, read: _Read, progress: Progress | None) -> _Worked:
+    ready, proof, spread, prior = read.prepared, None, None, run.prior
+    notes = list(ready.notes)
+    if run.save_prior is not None:
+        prior = restorer.prior(ready.seen, ready.hole, run.seed)
+        write_prior(run.save_prior, prior, restorer.name)
+    if run.prove:
+        pixels, proof = restore_and_prove(
+            restorer, job.photo, ready.seen, ready.hole, run.seed, progress, prior
+        )
+    elif restorer.options.samples > 1:
+        pixels, off = restorer.restore_with_spread(ready.seen, ready.hole, run.seed, progress=progress)
+        spread, line = _spread_map(off)
+        notes.append(f"{restorer.options.samples} draws: {line}, see {spread_path(job.output).name}")
     else:
-        pixels = restorer.restore(ready.seen, ready.hole, seed, progress=progress)
+        pixels = restorer.restore(ready.seen, ready.hole, run.seed, prior=prior, progress=progress)
     result = ready.finished(pixels, restorer.scale)
-    written = write_photo(job.output, result, quality=files.quality, strip_metadata=files.strip_metadata)
+    if restorer.options.consistent and ready.target is None:
+        levels = 65535 if result.depth == 16 else 255
+        off_by = inconsistency((result.pixels * levels).round() / levels, ready.seen, restorer.scale)
+        notes.append(
+            f"shrunk by {restorer.scale} it differs from the input by at most {255 * off_by:.2f}/255"
+        )
+    return _Worked(result, spread, read.key, proof, tuple(notes))
+
+
+def _write(
+    run: FileRun, job: Job, worked: _Worked, turn: Callable[[], None]
+) -> tuple[Proof | None, tuple[str, ...]]:
+    def before(part: Path) -> None:
+        turn()
+        if run.log is not None and worked.key is not None:
+            run.log.add(job.output, part, worked.key)
+
+    if worked.spread is not None:
+        write_photo(spread_path(job.output), worked.spread)
+    files = run.files
+    written = write_photo(
+        job.output, worked.photo, quality=files.quality, strip_metadata=files.strip_metadata, before=before
+    )
     # What the format cannot hold is said before the work and again by the writer.
-    return proof, tuple(dict.fromkeys((*ready.notes, *written)))
+    return worked.proof, tuple(dict.fromkeys((*worked.notes, *written)))
+
+
+def spread_path(output: Path) -> Path:
+    """Return where the spread of several draws is written: `NAME_spread.png`."""
+    return output.with_name(f"{output.stem}_spread.png")
+
+
+def _spread_map(off: Float[Tensor, "h w"]) -> tuple[Photo, str]:
+    most = float(off.max())
+    shown = (off / most if most > 0 else off).expand(3, -1, -1)
+    line = f"results spread by {255 * float(off.mean()):.2f}/255 on average, white is {255 * most:.2f}/255"
+    return Photo(shown, grey=True), line
+
+
+def write_prior(path: Path, prior: Float[Tensor, "p"], model: str) -> None:
+    """Write an IPR to a safetensors file, with the name of its model. Raises OutputError if it cannot be."""
+    with atomic_path(path) as part:
+        save_file({"prior": prior.contiguous().clone()}, part, metadata={"model": model})
+
+
+def read_prior(path: Path) -> Float[Tensor, "p"]:
+    """Read an IPR that `write_prior` wrote.
+
+    Raises:
+        ConfigError: if the file is none.
+    """
+    try:
+        prior = load_file(path).get("prior")
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError):
+        prior = None
+    if prior is None or prior.ndim != 1:
+        raise ConfigError(f"{path} is no prior; expected a file of --save-prior")
+    return prior.float()
+
+
+def _named(job: Job, error: Exception) -> DirformerError:
+    """Return an error as one of ours: whatever happens to a photo is that photo's."""
+    if isinstance(error, DirformerError):
+        return error
+    # torch says by RuntimeErrors of several names that there is no memory left.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error):
+        return PhotoError(f"{job.photo} does not fit into memory; give --max-memory or a smaller photo")
+    log.debug("%s", job.photo, exc_info=error)
+    what = " ".join(str(error).split())[:120]
+    return PhotoError(f"{job.photo} cannot be restored: {type(error).__name__}: {what}; please report it")
+
+
+def _weight(scale: int, job: Job) -> int:
+    """Return the bytes a photo and its result take; 0 for what cannot be read, which reading it will say."""
+    try:
+        width, height = photo_size(job.photo)
+    except PhotoError:
+        return 0
+    return _BYTES * width * height * (1 + scale * scale)
 
 
 def _add(progress: Progress, done: int, share: float) -> None:
     progress(done + share)
-
-
-def _long_side(photo: Path) -> int:
-    """Return the longer side in pixels; 0 for what cannot be read, which restoring it will say."""
-    try:
-        return max(photo_size(photo))
-    except PhotoError:
-        return 0

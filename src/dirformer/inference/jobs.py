@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dirformer.ground.errors import ConfigError, DirformerError, OutputError, PhotoError
@@ -14,10 +15,12 @@ from dirformer.ground.formats import (
     check_suffix,
     count_pages,
     kind_of_name,
-    left_out,
     list_photos,
 )
 from dirformer.ground.mask_names import masks_by_name, split_masks
+from dirformer.inference.done import DoneLog
+from dirformer.inference.listing import Found, find_inputs, require_local
+from dirformer.inference.sizes import Box, check_scale, factor_for
 
 SAME = "same"
 
@@ -42,8 +45,17 @@ class FileOptions:
     """Pixels at the edge of a hole over which the result is blended in."""
     extend: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Pixels to paint beyond the left, top, right and bottom edge."""
+    scale: float | None = None
+    """Factor from photo to result, above 0 and at most 16; None is the network's."""
+    box: Box | None = None
+    """Width and height that results must fit in, in pixels; None among them is free."""
 
     def __post_init__(self) -> None:
+        check_scale(self.scale)
+        if self.scale is not None and self.box is not None:
+            raise ConfigError(
+                "scale and size are both given; expected one of them: leave --scale or --size out"
+            )
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
         if self.format not in (SAME, *FORMAT_SUFFIXES):
@@ -55,8 +67,14 @@ class FileOptions:
         for name in ("dilate", "feather"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 pixels or more")
+        if any(self.extend) and (self.scale is not None or self.box is not None):
+            raise ConfigError("extend is given together with scale or size; do one after the other")
         if len(self.extend) != 4 or min(self.extend) < 0:
             raise ConfigError(f"extend is {self.extend}; expected four numbers of pixels, 0 or more")
+
+    def factor(self, width: int, height: int) -> float | None:
+        """Return the factor for a photo of that size; None is the network's. Raises PhotoError beyond 16."""
+        return factor_for(self.scale, self.box, width, height)
 
 
 def parse_extend(text: str | None) -> tuple[int, int, int, int]:
@@ -83,90 +101,119 @@ class Job:
     """Of a TIFF or an animation."""
 
 
+@dataclass(frozen=True)
+class Replace:
+    """Which files that exist already may be replaced."""
+
+    overwrite: bool = False
+    """Any, but not the photos themselves."""
+    in_place: bool = False
+    """The photos themselves, by their own results."""
+    log: DoneLog | None = None
+    """Results of earlier runs, as far as this log knows them."""
+
+
+@dataclass
+class Planned:
+    """What is to be done, and what cannot be."""
+
+    jobs: list[Job] = field(default_factory=list)
+    errors: list[DirformerError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    passed: Counter[str] = field(default_factory=Counter)
+    """Files of folders that are no photos, counted by suffix."""
+
+
 def plan_jobs(
     inputs: list[Path],
     out: Path,
     *,
     mask: Path | None = None,
-    overwrite: bool = False,
+    replace: Replace | None = None,
     options: FileOptions | None = None,
-) -> tuple[list[Job], list[DirformerError]]:
-    """Turn files and folders into jobs, and into errors for what cannot be one.
+) -> Planned:
+    """Turn files, folders and lists into jobs, and into errors for what cannot be one.
 
     A single file goes to the file `out` if `out` has a photo's suffix; otherwise `out` is a folder, and
-    results keep their names (as PNG where the suffix cannot be written). `mask` is one mask for all, or a
-    folder of masks named like the photos; masks among the photos of a folder are not taken for photos.
+    results keep their names (as PNG where the suffix cannot be written). Folders keep their tree. `mask` is
+    one mask for all, or a folder of masks named like the photos; masks among the photos of a folder are not
+    taken for photos.
 
     Raises:
         ConfigError: if several photos are asked into one file, or `out` and the format differ.
         OutputError: if `out` names a format that cannot be written.
     """
     options = options or FileOptions()
-    errors: list[DirformerError] = []
-    photos = _photos(inputs, errors)
-    one_file = _is_one_file(out, options)
-    if one_file and (len(photos) > 1 or any(path.is_dir() for path in inputs)):
-        raise ConfigError(f"{len(photos)} photos cannot go into the one file {out}; give a folder: -o DIR")
-    if not photos and not errors:
-        errors.append(
-            PhotoError(f"no photos in {', '.join(map(str, inputs))}; expected {', '.join(SUFFIXES)} files")
-        )
+    for place in (out, mask):
+        if place is not None:
+            require_local(place)
+    found = find_inputs(inputs, without=[out] if mask is None else [out, mask])
+    planned = Planned([], found.errors, found.notes, found.passed)
+    one_file = _is_one_file(out, options, several=found.many or len(inputs) > 1)
+    if not found.photos and not found.errors:
+        named = ", ".join(map(str, inputs))
+        planned.errors.append(PhotoError(f"no photos in {named}; expected {', '.join(SUFFIXES)} files"))
+    places = _Places(out, one_file, options, replace or Replace(), found.photos)
     find_mask = _Masks(mask)
-    jobs: list[Job] = []
-    taken: dict[Path, Path] = {}
-    for photo in photos:
+    for photo in found.photos:
         try:
-            pages = count_pages(photo) if options.pages else 1
-            _require_one(photo, out, 1 if not one_file else pages)
-            hole = find_mask(photo)
-            for page in range(pages):
-                name = _output_name(photo, page if pages > 1 else None, options)
-                output = out if one_file else out / name
-                _require_free(photo, output, taken, overwrite=overwrite)
-                taken[output] = photo
-                jobs.append(Job(photo, output, hole, page))
+            planned.jobs += places.jobs(photo, find_mask(photo))
         except ConfigError:
             raise
         except DirformerError as error:
-            errors.append(error)
-    return jobs, errors
+            planned.errors.append(error)
+    return planned
 
 
-def notes_on(inputs: list[Path]) -> list[str]:
-    """Return a line for each thing in the folders given that is not restored: raw files, masks."""
-    notes = []
-    for folder in inputs:
-        if not folder.is_dir():
-            continue
-        try:
-            line, masks = left_out(folder), split_masks(list_photos(folder))[1]
-        except OSError:
-            continue  # named as an error
-        if line is not None:
-            notes.append(line)
-        if masks:
-            notes.append(f"{folder}: {len(masks)} masks (NAME_mask… beside NAME) are not restored as photos")
-    return notes
+class _Places:
+    """Where each result goes; no two to one place, and none where it must not."""
+
+    def __init__(
+        self, out: Path, one_file: bool, options: FileOptions, replace: Replace, photos: list[Found]
+    ) -> None:
+        self._out, self._one_file, self._options, self._replace = out, one_file, options, replace
+        self._taken: dict[Path, Path] = {}
+        self._photos = {found.photo.resolve() for found in photos}
+
+    def jobs(self, found: Found, mask: Path | None) -> list[Job]:
+        """Return the jobs of a photo, one a page. Raises OutputError if a place is not free."""
+        photo, jobs = found.photo, list[Job]()
+        pages = count_pages(photo) if self._options.pages else 1
+        if self._one_file and pages > 1:
+            raise ConfigError(
+                f"{photo} has {pages} pages, not for one file {self._out}; give a folder: -o DIR"
+            )
+        for page in range(pages):
+            name = _output_name(photo, page if pages > 1 else None, self._options)
+            output = self._out if self._one_file else self._out / found.place / name
+            self._require_free(photo, output)
+            self._taken[output] = photo
+            jobs.append(Job(photo, output, mask, page))
+        return jobs
+
+    def _require_free(self, photo: Path, output: Path) -> None:
+        replace, taken = self._replace, self._taken.get(output)
+        if taken is not None:
+            raise OutputError(f"{photo} and {taken} would both be written to {output}; rename one")
+        if not _exists(output):
+            return
+        if output.resolve() in self._photos and not replace.in_place:
+            raise OutputError(
+                f"{output} exists already and is one of the photos; give another place, or --in-place to "
+                "replace photos by their results"
+            )
+        known = replace.log is not None and replace.log.knows(output)
+        if not (known or replace.overwrite or replace.in_place):
+            raise OutputError(f"{output} exists already; add --overwrite to replace it")
 
 
-def _photos(inputs: list[Path], errors: list[DirformerError]) -> list[Path]:
-    photos: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            try:
-                photos += split_masks(list_photos(path))[0]
-            except OSError as error:
-                errors.append(PhotoError(f"{path} cannot be opened: {error.strerror}; give another folder"))
-        elif kind_of_name(path) == "raw":
-            # Many raw files are TIFFs, and what a TIFF reader finds in them is a thumbnail.
-            errors.append(PhotoError(f"{path} is a camera's raw file; develop it to TIFF or PNG first"))
-        else:
-            photos.append(path)
-    return photos
-
-
-def _is_one_file(out: Path, options: FileOptions) -> bool:
+def _is_one_file(out: Path, options: FileOptions, *, several: bool) -> bool:
     if _exists(out) and out.is_dir():
+        return False
+    if several:
+        # A folder may be called results.v1, but hardly out.png.
+        if kind_of_name(out) == "photo":
+            raise ConfigError(f"several photos cannot go into the one file {out}; give a folder: -o DIR")
         return False
     if out.suffix.lower() not in WRITTEN:
         if kind_of_name(out) != "other":
@@ -177,23 +224,11 @@ def _is_one_file(out: Path, options: FileOptions) -> bool:
     return True
 
 
-def _require_one(photo: Path, out: Path, pages: int) -> None:
-    if pages > 1:
-        raise ConfigError(f"{photo} has {pages} pages, not for the one file {out}; give a folder: -o DIR")
-
-
 def _output_name(photo: Path, page: int | None, options: FileOptions) -> str:
     suffix = photo.suffix if photo.suffix.lower() in WRITTEN else ".png"
     if options.format != SAME and WRITTEN[suffix.lower()] != WRITTEN[FORMAT_SUFFIXES[options.format]]:
         suffix = FORMAT_SUFFIXES[options.format]
     return f"{photo.stem}{'' if page is None else f'_p{page + 1:03}'}{suffix}"
-
-
-def _require_free(photo: Path, output: Path, taken: dict[Path, Path], *, overwrite: bool) -> None:
-    if output in taken:
-        raise OutputError(f"{photo} and {taken[output]} would both be written to {output}; rename one")
-    if not overwrite and _exists(output):
-        raise OutputError(f"{output} exists already; add --overwrite to replace it")
 
 
 def _exists(path: Path) -> bool:
@@ -204,27 +239,36 @@ def _exists(path: Path) -> bool:
 
 
 class _Masks:
-    """The mask of each photo: one for all, or found by name in a folder that is listed once."""
+    """The mask of each photo: one for all, or found by name in a folder, whose tree may be the photos'."""
 
     def __init__(self, mask: Path | None) -> None:
-        self._mask, self._named, self._beside = mask, dict[str, Path](), dict[str, Path]()
+        self._mask = mask
+        self._listed: dict[tuple[Path, bool], dict[str, Path]] = {}
         if mask is not None and mask.is_dir():
-            try:
-                every = list_photos(mask)
-            except OSError as error:
-                raise PhotoError(f"{mask} cannot be opened: {error.strerror}; give another folder") from None
-            self._named = masks_by_name(every)
-            # Where photos and masks share a folder, only NAME_mask… is a mask.
-            self._beside = masks_by_name(split_masks(every)[1])
+            self._named(mask, shared=False)
 
-    def __call__(self, photo: Path) -> Path | None:
+    def _named(self, folder: Path, *, shared: bool) -> dict[str, Path]:
+        """Return the masks of a folder by photo; where photos lie there too, only NAME_mask… is a mask."""
+        if (folder, shared) not in self._listed:
+            try:
+                every = list_photos(folder) if folder.is_dir() else []
+            except OSError as error:
+                raise PhotoError(
+                    f"{folder} cannot be opened: {error.strerror}; give another folder"
+                ) from None
+            self._listed[folder, shared] = masks_by_name(split_masks(every)[1] if shared else every)
+        return self._listed[folder, shared]
+
+    def __call__(self, found: Found) -> Path | None:
         if self._mask is None or not self._mask.is_dir():
             return self._mask
-        shared = photo.parent.resolve() == self._mask.resolve()
-        named = self._beside if shared else self._named
-        if photo.stem not in named:
-            raise PhotoError(
-                f"{photo} has no mask of the same name in {self._mask}; expected {photo.stem}.png or "
-                f"{photo.stem}_mask001.png"
-            )
-        return named[photo.stem]
+        photo = found.photo
+        for folder in dict.fromkeys((self._mask / found.place, self._mask)):
+            shared = photo.parent.resolve() == folder.resolve()
+            mask = self._named(folder, shared=shared).get(photo.stem)
+            if mask is not None:
+                return mask
+        raise PhotoError(
+            f"{photo} has no mask of the same name in {self._mask}; expected {photo.stem}.png or "
+            f"{photo.stem}_mask001.png"
+        )

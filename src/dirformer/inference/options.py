@@ -1,17 +1,22 @@
-"""How a photo is restored: every choice that is not the network's, checked in one place."""
+"""How a photo is restored: every choice that is not the network's, checked in one place.
+
+This file does not import torch, so the command line can check arguments before it is loaded.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-import torch
-
 from dirformer.ground.errors import ConfigError
-from dirformer.weights.checkpoints import CONTEXTS
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-STORAGES = {"32bit": torch.float32, "16bit": torch.bfloat16}
+PRECISIONS = ("float32", "bfloat16", "float16")
+STORAGES = {"32bit": "float32", "16bit": "bfloat16"}
+"""Name → what torch calls it."""
+CONTEXTS = ("image", "window", "window-prior")
+"""Those of `weights.checkpoints`, which cannot be imported before torch."""
+DEVICES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?")
+MOST_SAMPLES = 1000
 AUTO = "auto"
 _UNITS = "KMGT"
 
@@ -38,16 +43,31 @@ class RestoreOptions:
     self_ensemble: bool = False
     """Restore the photo eight times, turned and flipped, and take the mean (Timofte et al., CVPR 2016; the
     `+` rows of the field's tables): eight times the work."""
+    strength: float = 1.0
+    """0 to 1: how much of the restoration is shown. 0 is the input (enlarged bicubically, if the network
+    enlarges), 1 the result, and between them a linear blend. Inpainting has none: a hole has no input."""
+    consistent: bool = False
+    """Correct an enlarged photo so that shrinking it (MATLAB's bicubic) gives the input back."""
+    samples: int = 1
+    """Restore under so many draws of the prior, those of `seed`, `seed + 1` …, and take the mean."""
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("precision", tuple(PRECISIONS)),
+            ("precision", PRECISIONS),
             ("storage", tuple(STORAGES)),
             ("context", (AUTO, *CONTEXTS)),
         ):
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        if not DEVICES.fullmatch(str(self.device)):
+            raise ConfigError(
+                f"device {str(self.device)[:40]!r} is not available; expected auto, cpu, cuda, cuda:N or mps"
+            )
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength is {self.strength}; expected 0 (the input) to 1 (the result)")
+        if type(self.samples) is not int or not 1 <= self.samples <= MOST_SAMPLES:
+            raise ConfigError(f"samples is {self.samples!r}; expected 1 to {MOST_SAMPLES} draws")
         if self.window is not None and (type(self.window) is not int or self.window < 1):
             raise ConfigError(f"window is {self.window!r}; expected a whole number of pixels, at least 1")
         if self.limit is not None and self.limit < 1:

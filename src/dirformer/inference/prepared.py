@@ -15,8 +15,10 @@ from dirformer.ground.formats import count_pages
 from dirformer.ground.mask import read_mask_for, require_hole, soften
 from dirformer.ground.paths import require_place
 from dirformer.ground.photo import Photo, fill_transparent, read_photo
+from dirformer.inference.consistent import resized
 from dirformer.inference.jobs import FileOptions, Job
 from dirformer.inference.restorer import enlarge
+from dirformer.inference.sizes import target_size
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,14 @@ class Prepared:
     weights: Float[Tensor, "1 h w"] | None
     """How much of the network's paint is shown; 0 outside of the hole."""
     notes: tuple[str, ...]
+    target: tuple[int, int] | None = None
+    """Width and height of the result in pixels, where they are not the network's."""
 
     def finished(self, restored: Float[Tensor, "3 H W"], scale: int) -> Photo:
-        """Return the photo to write: grey stays grey, and what is outside of the hole is the input's."""
+        """Return the photo to write: grey stays grey, and what is outside of the hole is the input's.
+
+        Another size than the network's is made last, so that only what is shown is resized.
+        """
         if self.photo.grey:
             restored = restored.mean(0, keepdim=True).expand(3, -1, -1)
         if self.weights is not None:
@@ -42,6 +49,9 @@ class Prepared:
             mixed = self.weights * restored + (1 - self.weights) * old
             restored = torch.where(self.weights > 0, mixed, old)
         alpha = None if self.photo.alpha is None else enlarge(self.photo.alpha, scale)
+        if self.target is not None:
+            restored = resized(restored, *self.target)
+            alpha = None if alpha is None else resized(alpha, *self.target)
         return replace(self.photo, pixels=restored, alpha=alpha)
 
 
@@ -67,15 +77,34 @@ def prepare(job: Job, scale: int, options: FileOptions, max_bytes: int | None = 
     if any(options.extend):
         photo, hole = _extended(photo, hole, options, str(job.photo))
     height, width = photo.size
-    notes += check_output(
-        job.output, width * scale, height * scale, depth=photo.depth, alpha=photo.alpha is not None
-    )
+    target = _target(photo, scale, options, str(job.photo))
+    final = target or (width * scale, height * scale)
+    notes += check_output(job.output, *final, depth=photo.depth, alpha=photo.alpha is not None)
+    if target is not None:
+        notes.append(
+            f"×{scale} of the network is brought to {final[0]}×{final[1]} pixels by a Lanczos filter"
+        )
     weights = None
     if hole is not None:
         hole, weights = soften(hole, options.dilate, options.feather)
         require_hole(hole, f"{job.mask or '--extend'}, grown,")
     seen = photo.pixels if photo.alpha is None else fill_transparent(photo.pixels, photo.alpha)
-    return Prepared(photo, seen, hole, weights, tuple(notes))
+    return Prepared(photo, seen, hole, weights, tuple(notes), target)
+
+
+def _target(photo: Photo, scale: int, options: FileOptions, name: str) -> tuple[int, int] | None:
+    """Return the size that was asked for; None where it is what the network makes of itself."""
+    height, width = photo.size
+    factor = options.factor(width, height)
+    if factor is None:
+        return None
+    if factor > 1 and scale == 1:
+        raise PhotoError(
+            f"{name} would be enlarged ×{factor:.3g}, but the network keeps the size; "
+            "leave --model and --task out"
+        )
+    target = target_size(factor, width, height)
+    return None if target == (width * scale, height * scale) else target
 
 
 def _extended(

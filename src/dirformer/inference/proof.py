@@ -50,19 +50,20 @@ def restore_and_prove(
     mask: Float[Tensor, "1 h w"] | None,
     seed: int = 0,
     progress: Progress | None = None,
+    prior: Float[Tensor, "p"] | None = None,
 ) -> tuple[Float[Tensor, "3 H W"], Proof]:
     """Restore a photo and measure memory; where that fits, also restore it as a whole.
 
     `photo` is the photo's name, for the proof; the rest is as in `Restorer.restore`.
     """
     forget_peak_memory()
-    streamed = restorer.restore(pixels, mask, seed, progress=progress)
+    streamed = restorer.restore(pixels, mask, seed, prior=prior, progress=progress)
     highest, loaded = peak_memory(), restorer.loaded_memory
     peak = None if highest is None or loaded is None else highest - loaded
     config, engine = restorer.config, restorer.engine
     needed = whole_memory(config, *pad_to_multiple(pixels[None], config.multiple).shape[2:])
     free, in_windows = available_memory(), restorer.window is not None
     difference = None
-    if not in_windows and (free is None or needed < 0.9 * free):
+    if prior is None and not in_windows and (free is None or needed < 0.9 * free):
         difference = float((streamed - restorer.restore_whole(pixels, mask, seed)).abs().max())
     return streamed, Proof(photo, difference, peak, engine.plan.peak, engine.max_memory, in_windows)

@@ -23,10 +23,11 @@ from dirformer.ground.device import choose_device, seeded_generator
 from dirformer.ground.errors import ConfigError, PhotoError
 from dirformer.ground.memory import resident_memory
 from dirformer.ground.photo import turned, turned_back
+from dirformer.inference.consistent import blend, make_consistent
 from dirformer.inference.engine import Engine
 from dirformer.inference.inputs import MaskLike, PhotoLike, as_mask, as_photo
 from dirformer.inference.layers import Progress
-from dirformer.inference.options import AUTO, PRECISIONS, STORAGES, RestoreOptions
+from dirformer.inference.options import AUTO, STORAGES, RestoreOptions
 from dirformer.networks.holes import inpainting_input
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import find_weights
@@ -63,6 +64,7 @@ class Restorer:
         self.model = require_stage2(weights).to(self.device)
         self.config = self.model.config
         self.task, self.scale = self.config.task, self.config.scale
+        self._check_options()
         best = weights.header.inference
         self.context = best.context if options.context == AUTO else options.context
         if self.context == "image" and options.window is not None:
@@ -75,8 +77,8 @@ class Restorer:
         """Bytes this process held when the weights were loaded; None where unknown."""
         self.engine = Engine(
             self.model,
-            precision=PRECISIONS[options.precision],
-            storage=STORAGES[options.storage],
+            precision=getattr(torch, options.precision),
+            storage=getattr(torch, STORAGES[options.storage]),
             max_memory=options.limit,
             window=self.window,
             window_prior=self.context == "window-prior",
@@ -92,12 +94,22 @@ class Restorer:
         turns = ", mean of eight turns" if self.options.self_ensemble else ""
         return f"{self.task} ×{self.scale} on {self.device}{windows}{turns}"
 
+    def _check_options(self) -> None:
+        options, network = self.options, f"{self.name} is a {self.task} ×{self.scale} network"
+        if options.strength != 1 and TASKS[self.task].has_mask:
+            raise ConfigError(
+                f"strength is {options.strength}, but {network}: a hole has no input to blend with"
+            )
+        if options.consistent and self.scale == 1:
+            raise ConfigError(f"consistent is set, but {network}; it is for networks that enlarge")
+
     def restore(
         self,
         photo: PhotoLike,
         mask: MaskLike | None = None,
         seed: int = 0,
         *,
+        prior: Float[Tensor, "p"] | None = None,
         progress: Progress | None = None,
     ) -> Float[Tensor, "*b 3 H W"]:
         """Restore one photo, or a batch of photos; H and W are `scale` times h and w.
@@ -108,6 +120,7 @@ class Restorer:
             mask: holes, as large as the photo: `h w` or `1 h w` of bool, uint8 or floats, a PIL image or a
                 file. An inpainting network needs it, others refuse it.
             seed: another seed is another draw of Z_T.
+            prior: the IPR to restore under, as `prior` returns it; None finds it from photo and seed.
             progress: told the share of the work that is done, 0 to 1, after each block.
 
         Returns:
@@ -117,16 +130,80 @@ class Restorer:
         Raises:
             PhotoError: if the photo is none of the above; if the mask is missing, superfluous or of another
             size.
-            ConfigError: if the photo does not fit under `max_memory`.
+            ConfigError: if the photo does not fit under `max_memory`, or the prior is not of this network.
         """
+        given = None if prior is None else self._checked_prior(prior)
+        return self._restore(self._network(given, progress), photo, mask, seed)
+
+    def _network(self, prior: Tensor | None, progress: Progress | None) -> Network:
+        shares = (TURNS if self.options.self_ensemble else 1) * self.options.samples
+        mean = shares > 1
 
         def network(lq: Tensor, noise: Tensor, turn: int) -> Tensor:
-            if not self.options.self_ensemble:
-                return self.engine.restore(lq, noise, progress=progress)
-            told = None if progress is None else lambda share: progress((turn + share) / TURNS)
-            return self.engine.restore(lq, noise, progress=told, mean=True)
+            told = progress
+            if progress is not None and mean:
+                told = lambda share: progress((turn + share) / shares)  # noqa: E731
+            if prior is not None:
+                return self.engine.restore_with(lq, prior.to(lq), progress=told, mean=mean)
+            return self.engine.restore(lq, noise, progress=told, mean=mean)
 
-        return self._restore(network, photo, mask, seed)
+        return network
+
+    def restore_with_spread(
+        self,
+        photo: PhotoLike,
+        mask: MaskLike | None = None,
+        seed: int = 0,
+        *,
+        progress: Progress | None = None,
+    ) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "H W"]]:
+        """Restore a photo under the option `samples` draws of the prior; see `restore` for the arguments.
+
+        Returns:
+            The mean of the results, and how far they spread: the standard deviation of each pixel in [0, 1],
+            root mean square over the three colours.
+        """
+        pixels = as_photo(photo)
+        if pixels.ndim != 3:
+            raise PhotoError(f"the photo is a batch of {len(pixels)}; expected one photo, 3 h w")
+        spread = torch.zeros(*(side * self.scale for side in pixels.shape[1:]))
+        return self._restore(self._network(None, progress), pixels, mask, seed, spread), spread
+
+    @torch.inference_mode()
+    def prior(self, photo: PhotoLike, mask: MaskLike | None = None, seed: int = 0) -> Float[Tensor, "p"]:
+        """Return the IPR under which `restore` restores a photo, float32 on the CPU.
+
+        Raises:
+            PhotoError: as `restore`.
+            ConfigError: if there are several: context `window-prior`, `self_ensemble`, `samples`.
+        """
+        self._require_one_prior()
+        pixels = as_photo(photo)
+        if pixels.ndim != 3:
+            raise PhotoError(f"the photo is a batch of {len(pixels)}; expected one photo, 3 h w")
+        holes = None if mask is None else as_mask(mask)
+        self._check_mask(pixels, holes)
+        padded, noise = self._seen(pixels, holes, seed)
+        return self.engine.prior(padded, noise)[0].float().cpu()
+
+    def _require_one_prior(self) -> None:
+        options = self.options
+        if self.context == "window-prior" or options.self_ensemble or options.samples > 1:
+            raise ConfigError(
+                "a photo has several priors with context window-prior, self_ensemble and samples; expected "
+                "one: leave these options out"
+            )
+
+    def _checked_prior(self, prior: Tensor) -> Float[Tensor, "1 p"]:
+        self._require_one_prior()
+        wanted = (self.config.prior_dim,)
+        if not isinstance(prior, Tensor) or tuple(prior.shape) != wanted or not bool(prior.isfinite().all()):
+            found = tuple(prior.shape) if isinstance(prior, Tensor) else type(prior).__name__
+            raise ConfigError(
+                f"the prior is {found}; {self.name} expects a tensor of shape {wanted} of finite numbers, as "
+                "Restorer.prior returns it"
+            )
+        return prior.detach().float()[None]
 
     def restore_whole(
         self, photo: PhotoLike, mask: MaskLike | None = None, seed: int = 0
@@ -135,22 +212,53 @@ class Restorer:
         return self._restore(lambda lq, noise, _: self.model(lq, noise), photo, mask, seed)
 
     @torch.inference_mode()
-    def _restore(self, network: Network, photo: PhotoLike, mask: MaskLike | None, seed: int) -> Tensor:
+    def _restore(
+        self,
+        network: Network,
+        photo: PhotoLike,
+        mask: MaskLike | None,
+        seed: int,
+        spread: Tensor | None = None,
+    ) -> Tensor:
         pixels = as_photo(photo)
         holes = None if mask is None else as_mask(mask)
         if pixels.ndim == 4:
             return torch.stack([self._one(network, each, holes, seed) for each in pixels])
-        return self._one(network, pixels, holes, seed)
+        return self._one(network, pixels, holes, seed, spread)
 
-    def _one(self, network: Network, pixels: Tensor, mask: Tensor | None, seed: int) -> Tensor:
+    def _one(
+        self,
+        network: Network,
+        pixels: Tensor,
+        mask: Tensor | None,
+        seed: int,
+        spread: Tensor | None = None,
+    ) -> Tensor:
         self._check_mask(pixels, mask)
+        options = self.options
+        restored = self._draw(network, pixels, mask, seed, 0)
+        squares = None if spread is None else torch.zeros_like(restored)
+        for number in range(1, options.samples):
+            off = self._draw(network, pixels, mask, seed + number, number) - restored
+            restored.add_(off, alpha=1 / (number + 1))
+            if squares is not None:
+                # Welford's sum: exact also where draws hardly differ.
+                squares.addcmul_(off, off, value=number / (number + 1))
+        if spread is not None and squares is not None:
+            spread.copy_((squares.mean(0) / options.samples).sqrt())
+        if options.consistent:
+            restored = make_consistent(restored, pixels, self.scale)
+        return blend(pixels, restored, options.strength, self.scale)
+
+    def _draw(self, network: Network, pixels: Tensor, mask: Tensor | None, seed: int, draw: int) -> Tensor:
+        """Return the result under one draw of the prior."""
         if not self.options.self_ensemble:
-            restored = self._turn(network, pixels, mask, seed, 0)
+            restored = self._turn(network, pixels, mask, seed, draw)
         else:
             restored = torch.zeros(3, *(side * self.scale for side in pixels.shape[1:]))
             for turn in range(TURNS):
                 holes = None if mask is None else turned(mask, turn)
-                once = self._turn(network, turned(pixels, turn), holes, seed, turn)
+                once = self._turn(network, turned(pixels, turn), holes, seed, draw * TURNS + turn)
                 restored.add_(turned_back(once, turn), alpha=1 / TURNS)
         return restored if mask is None else mask * restored + (1 - mask) * pixels
 
@@ -158,14 +266,19 @@ class Restorer:
         self, network: Network, pixels: Tensor, mask: Tensor | None, seed: int, turn: int
     ) -> Float[Tensor, "3 H W"]:
         """Return what the network makes of a photo, also outside holes."""
+        padded, noise = self._seen(pixels, mask, seed)
+        height, width = pixels.shape[1:]
+        restored = network(padded, noise, turn)[0]
+        return restored[:, : height * self.scale, : width * self.scale].float().cpu().clamp(0, 1)
+
+    def _seen(self, pixels: Tensor, mask: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the padded input of the network and the noise it starts from, on its device."""
         lq = pixels if mask is None else inpainting_input(self.config, pixels[None], mask[None])[0]
         generator = seeded_generator(seed, _bytes(lq))
         # Drawn before padding and on the CPU: neither depends on the network's needs nor on the device.
         noise = torch.randn(self.model.noise_shape, generator=generator)[:, None]
-        height, width = lq.shape[1:]
         padded = pad_to_multiple(lq[None], self.config.multiple).to(self.device)
-        restored = network(padded, noise.to(self.device), turn)[0]
-        return restored[:, : height * self.scale, : width * self.scale].float().cpu().clamp(0, 1)
+        return padded, noise.to(self.device)
 
     def _check_mask(self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 y x"] | None) -> None:
         if not TASKS[self.task].has_mask:

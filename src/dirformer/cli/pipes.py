@@ -1,0 +1,80 @@
+"""A photo from standard input, a photo to standard output: both by way of a temporary file."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
+from dirformer.ground.formats import FORMAT_SUFFIXES, decoding, read_header, require_file
+
+PIPE = Path("-")
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """What stands for `-` while the photo is restored."""
+
+    inputs: list[Path]
+    out: Path
+    aside: bool
+    """Whether standard output is the photo's, so that lines for people go to standard error."""
+    folder: str | None = None
+    """The temporary folder, which nobody knows."""
+
+    def named(self, line: str) -> str:
+        """Return a line without the temporary folder."""
+        return line if self.folder is None else line.replace(f"{self.folder}/", "")
+
+    def send(self) -> None:
+        """Write the result to standard output, if that was asked for."""
+        if self.aside and self.out.is_file():
+            sys.stdout.buffer.write(self.out.read_bytes())
+            sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def piped(inputs: list[Path], out: Path, file_format: str) -> Iterator[Pipe]:
+    """Read standard input to a file and give standard output a file, where `-` stands for them.
+
+    Raises:
+        ConfigError: if several photos are asked into one pipe.
+        PhotoError: if standard input holds no photo.
+    """
+    if PIPE not in inputs and out != PIPE:
+        yield Pipe(inputs, out, aside=False)
+        return
+    one = len(inputs) == 1 and not inputs[0].is_dir() and not inputs[0].name.startswith("@")
+    if not one:
+        raise ConfigError("- stands for one photo, but several are given; expected one photo in, one out")
+    if inputs == [PIPE] and out != PIPE and out.is_dir():
+        raise ConfigError(f"a photo from a pipe has no name for the folder {out}; give a file: -o out.png")
+    with tempfile.TemporaryDirectory(prefix="dirformer-") as folder:
+        photo = inputs[0]
+        try:
+            if photo == PIPE:
+                photo = Path(folder) / "stdin"
+                photo.write_bytes(sys.stdin.buffer.read())
+            result = out
+            if out == PIPE:
+                result = Path(folder) / f"stdout{_suffix(photo, file_format)}"
+            yield Pipe([photo], result, aside=out == PIPE, folder=folder)
+        except DirformerError as error:
+            raise type(error)(str(error).replace(f"{folder}/", "")) from None
+
+
+def _suffix(photo: Path, file_format: str) -> str:
+    """Return the suffix that a result gets; with `same` that of the photo's own format, if it is written."""
+    if file_format != "same":
+        return FORMAT_SUFFIXES.get(file_format, ".png")
+    require_file(photo)
+    try:
+        with decoding(str(photo)), photo.open("rb") as source:
+            kind = read_header(source, str(photo)).kind
+    except PhotoError:
+        return ".png"
+    return FORMAT_SUFFIXES.get(kind.lower().removesuffix("16"), ".png")
