@@ -130,15 +130,15 @@ def test_models_are_chosen_by_request() -> None:
         "deblurring-compact": {"task": "deblurring", "has_mask": False, "long_side": 4000},
     }
     assert {name: default_model(**request).name for name, request in chosen.items()} == {n: n for n in chosen}
-    assert default_model(None, has_mask=False, scale=1).name == "realsr-x1-compact"
-    assert default_model(None, has_mask=False, scale=4, long_side=4000).name == "realsr-x4-compact"
-    assert default_model("sr", has_mask=False, scale=3).name == "sr-x4-compact"
+    assert default_model(None, has_mask=False, scale=1.0).name == "realsr-x1-compact"
+    assert default_model(None, has_mask=False, scale=4.0, long_side=4000).name == "realsr-x4-compact"
+    assert default_model("sr", has_mask=False, scale=3.0).name == "sr-x4-compact"
     assert default_model(None, has_mask=False, scale=0.5).name == "realsr-x1-compact"
     assert default_model("denoise", has_mask=False).name == "realsr-x1-compact"
     with pytest.raises(ConfigError, match=r"no shipped model for deblurring ×3; give one with --model FILE"):
-        default_model("deblurring", has_mask=False, scale=3)
+        default_model("deblurring", has_mask=False, scale=3.0)
     with pytest.raises(ConfigError, match="keeps the size"):
-        default_model("jpeg", has_mask=False, scale=2)
+        default_model("jpeg", has_mask=False, scale=2.0)
     with pytest.raises(ConfigError, match="no shipped model deblurring-compact-sharp; sharp ones are"):
         default_model("deblurring", has_mask=False, sharp=True)
 

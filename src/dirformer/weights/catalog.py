@@ -138,7 +138,7 @@ def default_model(
     if task in OWN_SIZE:
         if scale is not None and scale > 1:
             raise ConfigError(f"--task {task} keeps the size, but ×{scale:g} is asked for; use --task realsr")
-        scale = scale or 1
+        scale = scale or 1.0
     able = [entry for entry in CATALOG.values() if entry.task == wanted and not entry.name.endswith(SHARP)]
     if scale is None:
         fitting = [entry for entry in able if (entry.scale == 1) == (long_side > LARGE)] or able
