@@ -4,7 +4,8 @@
     python benchmarks/wheel.py --wheel ENVIRONMENT/bin/python  # the wheel that it has, against this tree
 
 Process CPU time of one thread; runs are interleaved, ratios are medians over the rounds, above 1 if
-slower than the first. Restoring is sr-x4-compact 128×128, training a gradient of one of its blocks on 8 × 48².
+slower than the first. Restoring is sr-x4-compact 128×128; training is the
+gradient of one of its blocks on 8 × 48².
 """
 
 from __future__ import annotations

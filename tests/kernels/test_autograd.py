@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dirformer.ground.errors import ConfigError
 from dirformer.kernels import autograd
 from dirformer.kernels.build import SWITCH
 from dirformer.networks.diffir import DiffIRS1
@@ -249,3 +250,82 @@ def test_installing_changes_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {id(block) for block in used} == blocks and len(used) == len(blocks)
         assert all(p.grad is not None for p in other.parameters())
     assert all(p.grad is None for p in model.parameters())
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("shape", "priors", "message"),
+    [
+        ((2, 64, 8, 8), 2, r"norm's scale is .*\(2, 32\).*; expected .*\(2, 64\)"),
+        ((2, 16, 8, 8), 2, r"norm's scale is .*\(2, 32\).*; expected .*\(2, 16\)"),
+        ((2, 32, 8, 8), 3, r"norm's scale is .*\(3, 32\).*; expected .*\(2, 32\)"),
+    ],
+)
+def test_maps_of_other_sizes_are_refused(shape: tuple[int, ...], priors: int, message: str) -> None:
+    """Sizes are compared before memory is touched; the line says what was received and expected."""
+    block, _, _, _ = make("compact")
+    x, prior = torch.randn(shape), torch.randn(priors, TINY_SR.prior_dim)
+    with pytest.raises(ConfigError, match=message) as error:
+        autograd.forward(block, x, prior)
+    assert "\n" not in str(error.value)
+
+
+def part_of(kind: int) -> dict[str, Tensor | None]:
+    """Tensors that fit one part of a block of width 8, hidden width 12, for three photos."""
+    wide = {autograd._STATISTICS: 16, autograd._ATTEND: 8, autograd._FEED: 24}[kind]
+    project = {autograd._ATTEND: torch.zeros(3, 8, 8), autograd._FEED: torch.zeros(8, 12, 1, 1)}
+    return {
+        "x": torch.zeros(3, 8, 4, 5),
+        "scale": torch.zeros(3, 8),
+        "shift": torch.zeros(3, 8),
+        "expand": torch.zeros(wide, 8, 1, 1),
+        "depthwise": torch.zeros(wide, 1, 3, 3),
+        "project": project.get(kind),
+    }
+
+
+def sweep(kind: int, tensors: dict[str, Tensor | None], heads: int = 2) -> None:
+    x, scale, shift, *weights = tensors.values()
+    autograd._Sweep.apply(kind, heads, False, x, scale, shift, True, *weights)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", [autograd._STATISTICS, autograd._ATTEND, autograd._FEED])
+def test_each_tensor_of_a_part_is_checked(kind: int) -> None:
+    """Another shape, type or place of any tensor is refused; strided ones are copied, and pass."""
+    right = part_of(kind)
+    sweep(kind, right)
+    for name, tensor in right.items():
+        if tensor is None:
+            continue
+        strided = tensor.transpose(0, 1).contiguous().transpose(0, 1)
+        sweep(kind, right | {name: strided})
+        wrongs = [tensor[None], tensor.double(), tensor.to("meta"), tensor[:0]]
+        # Of the map, another number of channels; of the rest, one row less.
+        wrongs.append(torch.zeros(3, 6, 4, 5) if name == "x" else tensor[:-1])
+        for wrong in wrongs:
+            with pytest.raises(ConfigError, match=r"compiled kernels: the .* is .*; expected "):
+                sweep(kind, right | {name: wrong})
+    with pytest.raises(ConfigError, match="expected channels for 3 heads"):
+        sweep(kind, right, heads=3)
+
+
+@needs_compiler
+def test_one_prior_for_all_photos() -> None:
+    """It stands for each of them, as in the modules: result and gradients."""
+    block, x, prior, gradient = make("compact")
+    results = []
+    for some in (prior[:1], prior[:1].repeat(len(x), 1)):
+        some.requires_grad_()
+        y = autograd.forward(block, x, some)
+        (prior_gradient,) = torch.autograd.grad(y, some, gradient)
+        results.append((y.detach(), prior_gradient.sum(0)))
+    for got, expected in zip(*results, strict=True):
+        assert distance(got, expected.double()) < 1e-5
+
+
+@needs_compiler
+def test_no_photo_at_all() -> None:
+    """An empty batch is left to the modules."""
+    block, x, _, _ = make("compact")
+    assert not autograd.usable(block, x[:0])

@@ -142,6 +142,50 @@ def test_wrong_arguments_are_refused(name: str, changes: dict[str, Any], message
         call(name, **changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "weight", "bias"),
+    [
+        ("qkv", (9, 4, 1, 1), None),
+        ("qkv", (12, 4, 1, 1), (11,)),
+        ("qkv_depthwise", (12, 1, 1, 1), None),
+        ("expand", (16, 6, 1, 1), None),
+        ("depthwise", (14, 1, 3, 3), None),
+        ("project", (4, 8), None),
+    ],
+)
+def test_weights_that_do_not_belong_together(
+    name: str, weight: tuple[int, ...], bias: tuple[int, ...] | None
+) -> None:
+    """Packing compares the tensors of a block with each other; the kernels trust what was packed."""
+    model = tiny()
+    assert isinstance(model, DiffIRS2)
+    weights = block_weights(model.dirformer.encoder[0][0])
+    wrong = object.__new__(Conv)  # past the annotated shapes, as for users
+    vars(wrong).update(weight=torch.zeros(weight), bias=None if bias is None else torch.zeros(bias))
+    with pytest.raises(ConfigError, match=r"compiled kernels: .* is .*; expected"):
+        compiled().pack_block(replace(weights, **{name: wrong}))
+    with pytest.raises(ConfigError, match="heads is 3; expected a divisor of 4"):
+        compiled().pack_block(replace(weights, heads=3))
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "shuffle"),
+    [
+        ((8, 4, 5, 5), (8,), 0),
+        ((8, 4, 3, 1), (8,), 0),
+        ((8, 4, 3, 3), (7,), 0),
+        ((8, 4, 3, 3), (8,), 3),
+        ((8, 4, 3, 3), (8,), -3),
+    ],
+)
+def test_convolutions_that_cannot_be_packed(weight: tuple[int, ...], bias: tuple[int], shuffle: int) -> None:
+    """Other windows, another number of biases, a shuffle of too few channels."""
+    wrong = object.__new__(Conv)
+    vars(wrong).update(weight=torch.zeros(weight), bias=torch.zeros(bias))
+    with pytest.raises(ConfigError, match=r"compiled kernels: a .* is .*; expected"):
+        compiled().pack_conv(wrong, shuffle=shuffle)
+
+
 def test_structs_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python struct that differs from the compiled one is found on loading, in one line."""
     compiled()

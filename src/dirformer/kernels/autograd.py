@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dirformer.ground.errors import ConfigError
 from dirformer.kernels import abi
 from dirformer.kernels.build import SWITCH, CompilerMissingError, compiled
 from dirformer.kernels.protocol import DMTA_DGFN, kind_of
@@ -57,6 +58,7 @@ def usable(block: Block, x: Tensor) -> bool:
         and type(x) is Tensor  # no subclass that traces or counts
         and x.device.type == "cpu"
         and x.dtype in {torch.float32, torch.bfloat16}
+        and x.numel() > 0
         and block.attention.qkv.weight.dtype == torch.float32
         and block.attention.qkv.bias is None
         and _autocast() in {None, torch.bfloat16}
@@ -67,9 +69,9 @@ def usable(block: Block, x: Tensor) -> bool:
 
 
 def forward(
-    block: Block, x: Float[Tensor, "b c h w"], prior: Float[Tensor, "b p"]
+    block: Block, x: Float[Tensor, "b c h w"], prior: Float[Tensor, "priors p"]
 ) -> Float[Tensor, "b c h w"]:
-    """Do what the block's own `forward` does."""
+    """Do what the block's own `forward` does; ConfigError for a map or a prior of another size."""
     low = x.dtype == torch.bfloat16 or _autocast() == torch.bfloat16
     with torch.autocast("cpu", enabled=False):  # what is left is small, and float32
         x = _attention(block.attention, x, prior.float(), low=low)
@@ -78,7 +80,7 @@ def forward(
 
 def _attention(part: Attention, x: Tensor, prior: Tensor, *, low: bool) -> Tensor:
     width, heads = x.shape[1], part.heads
-    norm = (*part.norm.folded(prior), part.norm.bias is not None)
+    norm = _norm(part, x, prior)
     expand, depthwise = part.qkv.weight, part.qkv_depthwise.weight
     sums = _apply(_STATISTICS, heads, low, x, *norm, expand[: 2 * width], depthwise[: 2 * width], None)
     head, squares = width // heads, width * _padded(width // heads)
@@ -89,7 +91,7 @@ def _attention(part: Attention, x: Tensor, prior: Tensor, *, low: bool) -> Tenso
 
 
 def _feed_forward(part: FeedForward, x: Tensor, prior: Tensor, *, low: bool) -> Tensor:
-    norm = (*part.norm.folded(prior), part.norm.bias is not None)
+    norm = _norm(part, x, prior)
     return _apply(_FEED, 1, low, x, *norm, part.expand.weight, part.depthwise.weight, part.project.weight)
 
 
@@ -114,6 +116,7 @@ class _Sweep(torch.autograd.Function):
         depthwise: Tensor,
         project: Tensor | None,
     ) -> Tensor:
+        _check(kind, heads, x, scale, shift, expand, depthwise, project)
         rows = x.movedim(1, -1).contiguous()
         tensors: Any = [
             t if t is None else t.contiguous() for t in (scale, shift, expand, depthwise, project)
@@ -165,6 +168,57 @@ class _Sweep(torch.autograd.Function):
             *(None, None, None, dx.movedim(-1, 1), dscale, dshift, None),
             *(_summed(dexpand), _summed(ddepthwise), dproject),
         )
+
+
+def _check(
+    kind: int,
+    heads: int,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    expand: Tensor,
+    depthwise: Tensor,
+    project: Tensor | None,
+) -> None:
+    """Raise ConfigError unless sizes and types are what the kernels will read."""
+    _require("the map", x, x.ndim == 4 and x.numel() > 0, "photos × channels × rows × columns, none empty")
+    _require("the map", x, x.dtype in {torch.float32, torch.bfloat16}, "float32 or bfloat16")
+    photos, width = x.shape[:2]
+    _require("the map", x, width % heads == 0, f"channels for {heads} heads")
+    wide = {_STATISTICS: 2 * width, _ATTEND: width, _FEED: len(expand) // 2 * 2}[kind]
+    shapes = {
+        "the norm's scale": (scale, (photos, width)),
+        "the norm's shift": (shift, (photos, width)),
+        "the first product": (expand, (wide, width, 1, 1)),
+        "the depth-wise taps": (depthwise, (wide, 1, 3, 3)),
+    }
+    if kind == _ATTEND:
+        shapes["the mixing"] = (_known(project), (photos, width, width))
+    elif kind == _FEED:
+        shapes["the last product"] = (_known(project), (width, wide // 2, 1, 1))
+    for name, (tensor, shape) in shapes.items():
+        fits = tuple(tensor.shape) == shape and tensor.dtype == torch.float32
+        _require(name, tensor, fits and tensor.device == x.device, f"torch.float32 {shape} on {x.device}")
+
+
+def _known(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ConfigError("compiled kernels: a product is missing; expected its weights")
+    return tensor
+
+
+def _require(name: str, tensor: Tensor, holds: bool, expected: str) -> None:
+    if not holds:
+        received = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+        raise ConfigError(f"compiled kernels: {name} is {received}; expected {expected}")
+
+
+def _norm(part: Attention | FeedForward, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, bool]:
+    # One prior may stand for all photos.
+    scale, shift = (
+        values.expand(len(x), -1) if len(values) == 1 else values for values in part.norm.folded(prior)
+    )
+    return scale, shift, part.norm.bias is not None
 
 
 def _summed(groups: Tensor) -> Tensor:

@@ -98,6 +98,7 @@ class NativeKernels:
         """Reorder one block's weights; ConfigError for another kind of block."""
         require_known(block.kind)
         width, hidden = block.project.weight.shape[:2]
+        _check_block(block, width, hidden)
         return PackedBlock(
             channels=width,
             heads=block.heads,
@@ -125,6 +126,7 @@ class NativeKernels:
     def pack_conv(self, conv: Conv, shuffle: int = 0, slope: float = 1.0) -> PackedConv:
         """Reorder a 3×3 or 1×1 convolution, with the shuffle and the leaky ReLU that follow it."""
         weight, bias = conv.weight, conv.bias
+        _check_conv(conv, shuffle)
         if shuffle > 0:  # (c, dy, dx) → (dy, dx, c): a pixel's channels then lie side by side
             order = torch.arange(len(weight)).view(-1, shuffle**2).T.flatten()
             weight, bias = weight[order], None if bias is None else bias[order]
@@ -359,6 +361,36 @@ def _require(holds: bool, name: str, received: object, expected: str) -> None:
 
 def _rises(ends: list[int], last: int) -> bool:
     return bool(ends) and ends[-1] == last and all(a < b for a, b in itertools.pairwise([0, *ends]))
+
+
+def _check_block(block: BlockWeights, width: int, hidden: int) -> None:
+    """Raise ConfigError unless a block's tensors belong together."""
+    _require(block.heads >= 1 and width % block.heads == 0, "heads", block.heads, f"a divisor of {width}")
+    convs = {
+        "qkv": (block.qkv, (3 * width, width, 1, 1)),
+        "qkv_depthwise": (block.qkv_depthwise, (3 * width, 1, 3, 3)),
+        "expand": (block.expand, (2 * hidden, width, 1, 1)),
+        "depthwise": (block.depthwise, (2 * hidden, 1, 3, 3)),
+        "project": (block.project, (width, hidden, 1, 1)),
+    }
+    for name, (conv, shape) in convs.items():
+        _require(tuple(conv.weight.shape) == shape, f"{name}.weight", tuple(conv.weight.shape), str(shape))
+        _check_bias(f"{name}.bias", conv.bias, shape[0])
+    _check_bias("attention_bias", block.attention_bias, width)
+
+
+def _check_conv(conv: Conv, shuffle: int) -> None:
+    shape = tuple(conv.weight.shape)
+    square = len(shape) == 4 and shape[2:] in {(1, 1), (3, 3)} and min(shape) >= 1
+    _require(square, "a convolution's weight", shape, "outputs × inputs × 3 × 3, or × 1 × 1")
+    _check_bias("a convolution's bias", conv.bias, shape[0])
+    fits = shuffle in {0, -2} or (shuffle > 0 and shape[0] % shuffle**2 == 0)
+    _require(fits, f"a shuffle of {shape[0]} channels", shuffle, "0, -2, or one whose square divides them")
+
+
+def _check_bias(name: str, bias: Tensor | None, size: int) -> None:
+    if bias is not None:
+        _require(tuple(bias.shape) == (size,), name, tuple(bias.shape), str((size,)))
 
 
 def _check_band(x: Tensor, above: Tensor | None, below: Tensor | None, channels: int) -> None:
