@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tarfile
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def test_a_photo_keeps_its_bytes(prepared: Path, tmp_path: Path) -> None:
     write_shard(tmp_path / "long/shard-000000.tar", long)
     assert write_index(tmp_path / "long") == 3
     assert [Shards(tmp_path / "long")._bytes(n) for n in range(3)] == [data for _, data in long]
+
+
+def test_shards_are_read_where_there_is_no_pread(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows lacks it; the bytes are the same."""
+    expected = [Shards(prepared)._bytes(number) for number in range(11)]
+    monkeypatch.delattr(os, "pread")
+    shards = Shards(prepared)
+    assert [shards._bytes(number) for number in range(11)] == expected
+    assert not shards.files
 
 
 def test_a_damaged_shard_is_named(prepared: Path) -> None:
