@@ -217,11 +217,11 @@ def test_hostile_pickles_are_one_line(data: bytes, message: str, tmp_path: Path)
     assert "\n" not in str(error.value)
 
 
-def test_compressed_and_overlapping_archives_are_refused(tmp_path: Path) -> None:
+def test_zip_bombs_are_refused(tmp_path: Path) -> None:
     """A zip bomb is refused before it is unpacked."""
     path = archive(tmp_path / "a.pth", b"N" * 2**24 + b".", zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**16
-    with pytest.raises(CheckpointError, match="compressed or overlapping"):
+    with pytest.raises(CheckpointError, match="over 16 times its size"):
         read_foreign(path)
 
 
@@ -236,11 +236,11 @@ def test_a_network_larger_than_its_file_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["deephash", "grow10"])
 def test_known_attacks_are_refused(shared: Path, name: str) -> None:
-    """The files that once crashed the reader are each one line, also without their compression."""
+    """The files that once crashed the reader, or made it take gigabytes, are each one line."""
     path = shared / "faults" / f"{name}.pth"
     if not path.is_file():
         pytest.skip("the collection of faults is not there")
-    assert "compressed" in refused(path)
+    refused(path)
 
 
 def test_a_repacked_attack_is_refused(shared: Path, tmp_path: Path) -> None:
