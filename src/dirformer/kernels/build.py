@@ -125,6 +125,6 @@ def _key(compiler: str, source: Path, variant: Variant) -> str:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout  # noqa: S603
     except OSError as error:
         raise CompilerMissingError(f"{compiler} does not run: {error.strerror}") from None
-    text = source.read_bytes() + variants.HEADER.read_bytes()
+    text = b"".join(path.read_bytes() for path in (source, *variants.HEADERS))
     order = " ".join(variants.command("", source, variant, Path()))
     return hashlib.blake2b(text + version + order.encode(), digest_size=8).hexdigest()

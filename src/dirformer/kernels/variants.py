@@ -13,7 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SOURCES = (FOLDER / "inference.cpp", FOLDER / "training.cpp")
-HEADER = FOLDER / "sweep.h"
+HEADERS = tuple(FOLDER / name for name in ("products.h", "sweep.h", "backward.h"))
 BUILT = FOLDER / "built"
 """Where a wheel holds its libraries; a source tree has no such folder."""
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-fno-exceptions", "-pthread")
@@ -84,7 +84,7 @@ def command(compiler: str, source: Path, variant: Variant, target: Path) -> list
         *_FLAGS,
         *strip,
         *variant.flags,
-        f"-I{HEADER.parent}",
+        f"-I{FOLDER}",
         str(source),
         "-o",
         str(target),
