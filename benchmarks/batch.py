@@ -107,7 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         result = measure(options.model, 40 if options.quick else 200, options.workers, Path(place))
     print(
-        f"{options.model}, {options.workers} workers: ratio {result['ratio']:.3f}, median of {CHUNKS} chunks; "
+        f"{options.model}, {options.workers} workers: ratio {result['ratio']:.3f} (median); "
         f"{result['mib_first']:.0f} MiB behind the first chunk, {result['mib_last']:.0f} MiB behind the last"
     )
     if options.json is not None:
