@@ -38,6 +38,7 @@ from dirformer.training.config import load_recipe
 from dirformer.training.devices import open_fabric
 from dirformer.training.trial import try_out
 from dirformer.weights.checkpoints import save
+from inference import make_case
 
 CASES = (
     ("deblurring", 720, 1280),
@@ -101,20 +102,7 @@ class Bench:
 
 def network(name: str) -> DiffIRS2:
     """Random weights under which every part of the network matters."""
-    torch.manual_seed(0)
-    model = DiffIRS2(preset(name)).eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            noise = 2 * torch.rand(parameter.shape) - 1
-            if "temperature" in key:
-                parameter.copy_(3 + 1.5 * noise)
-            elif "norm.weight" in key:
-                parameter.copy_(1 + 0.2 * noise)
-            elif key.endswith("bias"):
-                parameter.copy_(0.1 * noise)
-            elif "modulation" in key:
-                parameter.copy_(0.05 * noise + 0.0125)
-    return model
+    return make_case(name, 32, 32).model
 
 
 def way(kind: str, model: DiffIRS2, lq: Tensor, noise: Tensor) -> Callable[[], Tensor]:

@@ -33,8 +33,8 @@ MODELS_HEAD = "| model | task | parameters | Mult-Adds | file |\n|---|---|---|--
 def score(name: str, data: Path) -> list[dict[str, Any]]:
     """Score a model and its baselines on each of its test sets."""
     results = []
-    for test in tests(name.removesuffix("-gan"), data):
-        plain = [name.removesuffix("-gan")] if name.endswith("-gan") else []
+    for test in tests(name, data):
+        plain = [CATALOG[name].plain] if CATALOG[name].plain != name else []
         result = evaluate(
             [*test.baselines, *plain, name],
             test.lq,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dirformer
 from helpers import python
 
@@ -19,3 +21,9 @@ def test_import_loads_nothing_heavy() -> None:
     code = "import sys, dirformer, dirformer.cli; print('torch' in sys.modules or 'numpy' in sys.modules)"
     result = python("-c", code, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_the_typed_client_uses_every_public_name() -> None:
+    """`tests/typing/client.py`, which mypy checks strictly, imports all that is public."""
+    client = (Path(__file__).parent / "typing" / "client.py").read_text(encoding="utf-8")
+    assert all(name in client for name in dirformer.__all__)

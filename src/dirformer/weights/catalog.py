@@ -10,6 +10,9 @@ from pathlib import Path
 from dirformer.ground.errors import CheckpointError, ConfigError
 from dirformer.tasks import TASKS
 
+SHARP = "-sharp"
+"""End of the names of models that are trained to look sharp, at a loss in PSNR."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -20,6 +23,11 @@ class Entry:
     scale: int
     licence: str
     summary: str
+
+    @property
+    def plain(self) -> str:
+        """Name of the model without `-sharp`: its preset, its recipes and its teacher have that name."""
+        return self.name.removesuffix(SHARP)
 
     @property
     def path(self) -> Path:
@@ -42,14 +50,28 @@ CATALOG: dict[str, Entry] = {
             task="realsr",
             scale=4,
             licence="Apache-2.0",
-            summary="enlarges small photos ×4 and cleans them (blur, noise, JPEG)",
+            summary="enlarges small photos ×4; cleans them where they are damaged",
         ),
         Entry(
             name="realsr-x1-compact",
             task="realsr",
             scale=1,
             licence="Apache-2.0",
-            summary="cleans photos at their own size (blur, noise, JPEG)",
+            summary="cleans photos at their own size; leaves clean ones as they are",
+        ),
+        Entry(
+            name="realsr-x4-compact-sharp",
+            task="realsr",
+            scale=4,
+            licence="Apache-2.0",
+            summary="the same ×4 with crisp edges and more texture, at a loss in PSNR (--sharp)",
+        ),
+        Entry(
+            name="realsr-x1-compact-sharp",
+            task="realsr",
+            scale=1,
+            licence="Apache-2.0",
+            summary="the same ×1 with crisp edges and more texture, at a loss in PSNR (--sharp)",
         ),
         Entry(
             name="deblurring-compact",
@@ -90,8 +112,6 @@ def _weights(name: str) -> Path:
 
 LARGE = 1024
 """Long side in pixels above which a photo keeps its size: one of 12 megapixels must not become one of 192."""
-SHARP = "-sharp"
-"""End of the names of models that are trained to look sharp, at a loss in PSNR."""
 OWN_SIZE = {"denoise": "realsr", "jpeg": "realsr"}
 """Other words for tasks, at the photo's own size."""
 
