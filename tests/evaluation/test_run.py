@@ -371,3 +371,16 @@ def test_text_table_marks_best_and_states_the_protocol(pairs: tuple[Path, Path])
     assert text.startswith("protocol sr: 8-bit results, Y of BT.601")
     assert "PSNR-Y ↑" in text and "*" in text and "[" in text
     assert "lpips_alex is left out" in text
+
+
+def test_torn_lines_of_a_journal_are_said_and_scored_again(
+    pairs: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that was killed in mid-line, or a record without its parts, costs the photo and no more."""
+    journal = tmp_path / "rows.jsonl"
+    whole = evaluate(["bicubic"], *pairs, "sr", journal=journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(lines[0][:40] + b"\n" + b'{"kind": "row"}\n[1]\n\xff\n' + b"".join(lines[1:]))
+    again = evaluate(["bicubic"], *pairs, "sr", journal=journal)
+    values = [[row["psnr_y"] for row in result["models"][0]["images"]] for result in (whole, again)]
+    assert values[0] == values[1] and caplog.text.count("rows.jsonl") == 1

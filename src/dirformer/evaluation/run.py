@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 import weakref
@@ -31,6 +32,8 @@ from dirformer.metrics.perceptual import frechet_distance
 from dirformer.metrics.protocols import Protocol
 from dirformer.metrics.scorer import Scorer, open_scorer, quantise
 from dirformer.metrics.variants import variant_scores
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,9 @@ class Evaluation:
         # Sets are compared by features, and saved photos must be there: neither is in the journal.
         if self.journal is None or not self.journal.path.is_file() or self.scorer.inception or self.save:
             return {}
-        rows = (record for record in read_journal(self.journal.path) if record["kind"] == "row")
-        return {record["key"]: infinite(record["row"]) for record in rows}
+        rows = (r for r in read_journal(self.journal.path, log.warning) if r.get("kind") == "row")
+        # A record that lacks a part is scored again, like one that was torn.
+        return {r["key"]: infinite(r["row"]) for r in rows if "key" in r and isinstance(r.get("row"), dict)}
 
     def _score(self, method: Method, sample: Sample) -> Record:
         runs = [restore_sample(method, sample, seed) for seed in self.seeds]
