@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from dirformer.evaluation.cost import count_parts, total
-from dirformer.experiments.sweeps import Sweep, as_markdown, sweep_names
+from dirformer.experiments.sweeps import Sweep, as_csv, as_markdown, sweep_names
 from dirformer.experiments.validation import Validation
 from dirformer.ground.errors import ConfigError
 from dirformer.networks.diffir import DiffIRS2
@@ -197,3 +197,12 @@ def test_chains_of_other_lengths_keep_the_signal() -> None:
         end = solve_beta_end(timesteps, kind=kind)
         left = torch.prod(1 - beta_schedule(timesteps, PRESETS["sr-x4"].beta_start, end, kind))
         assert float(left) == pytest.approx(0.00259804, rel=1e-5)
+
+
+def test_names_from_outside_stay_text_in_the_tables():
+    """A row's or a photo's name is no formula in the CSV, and no markup or further cell in the Markdown."""
+    row = {"mean": 30.0, "interval95": [29.0, 31.0], "by_seed": [30.0], "by_photo": [30.0], "parameters": 7}
+    result = {"score": "psnr_y", "photos": ["=1+1.png"], "rows": [{"name": "a|<b>", **row}]}
+    assert list(csv.reader(as_csv(result).splitlines()))[1] == ["a|<b>", "'=1+1.png", "30.0"]
+    line = as_markdown(result).splitlines()[2]
+    assert line.startswith("| a\\|&lt;b&gt; | 30.000 |") and "<b>" not in as_markdown(result)

@@ -13,9 +13,7 @@ with the first row; a photo's score is the mean over a row's seeds.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -24,6 +22,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from dirformer.evaluation.results import interval95
+from dirformer.evaluation.tables import csv_lines, markdown, markdown_name
 from dirformer.experiments.train import train
 from dirformer.experiments.validation import Validation
 from dirformer.ground.device import choose_device
@@ -187,37 +186,33 @@ def _entry(row: Row, scores: list[list[float]], first: dict[str, Any] | None) ->
 
 def as_markdown(result: dict[str, Any]) -> str:
     """Return the table for people: mean, interval, paired difference to the first row."""
-    first, interval = result["rows"][0]["name"], "95 % interval"
-    lines = [
-        f"| row | {result['score']} (dB) | {interval} | seeds | against {first} | {interval} | parameters |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    first, interval = markdown_name(result["rows"][0]["name"]), "95 % interval"
+    head = ["row", f"{result['score']} (dB)", interval, "seeds", f"against {first}", interval, "parameters"]
+    rows = []
     for row in result["rows"]:
         difference = row.get("difference")
-        cells = [row["name"], f"{row['mean']:.3f}", _interval(row["interval95"], "")]
+        cells = [markdown_name(row["name"]), f"{row['mean']:.3f}", _interval(row["interval95"], "")]
         cells.append(", ".join(f"{mean:.3f}" for mean in row["by_seed"]))
         if difference is None:
             cells += ["", ""]
         else:
             cells += [f"{difference['mean']:+.3f}", _interval(difference["interval95"], "+")]
-        lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
+        rows.append([*cells, f"{row['parameters']:,}"])
     note = (
         f"{len(result['photos'])} validation photos; intervals are bootstrapped over photos, differences "
         "paired photo by photo, a photo's score the mean over seeds."
     )
-    lines += ["", note]
-    return "\n".join(lines) + "\n"
+    return f"{markdown(head, rows)}\n\n{note}\n"
 
 
 def as_csv(result: dict[str, Any]) -> str:
     """Return one line per row and photo."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "photo", result["score"]])
-    for row in result["rows"]:
-        for photo, score in zip(result["photos"], row["by_photo"], strict=True):
-            writer.writerow([row["name"], photo, repr(score)])
-    return out.getvalue()
+    rows = [
+        [row["name"], photo, repr(score)]
+        for row in result["rows"]
+        for photo, score in zip(result["photos"], row["by_photo"], strict=True)
+    ]
+    return csv_lines(["row", "photo", result["score"]], rows)
 
 
 def _interval(bounds: list[float], sign: str) -> str:
