@@ -16,7 +16,7 @@ LAYERS = (
     {"kernels", "weights", "data"},
     {"metrics", "training", "inference"},
     {"evaluation"},
-    {"experiments"},
+    {"experiments", "app"},
     {"cli", "__init__", "__main__"},
 )
 # The package's own root, whose `__version__` every room may read.

@@ -17,6 +17,7 @@ import typer
 from dirformer import __version__
 from dirformer.cli.data import degrade, masks, prepare
 from dirformer.cli.evaluating import compare, cost, evaluate, report, reproduce
+from dirformer.cli.page import serve
 from dirformer.cli.restoring import restore
 from dirformer.cli.terminal import complain, forgive_terminals, say
 from dirformer.cli.training import plan, train
@@ -25,6 +26,7 @@ from dirformer.ground.errors import DirformerError
 
 VERBS: dict[str, Callable[..., None]] = {
     "restore": restore,
+    "app": serve,
     "train": train,
     "plan": plan,
     "evaluate": evaluate,
