@@ -16,6 +16,7 @@ import typer
 
 from dirformer import __version__
 from dirformer.cli.data import degrade, masks, prepare
+from dirformer.cli.doctor import doctor
 from dirformer.cli.evaluating import compare, cost, evaluate, report, reproduce
 from dirformer.cli.page import serve
 from dirformer.cli.restoring import restore
@@ -36,6 +37,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "reproduce": reproduce,
     "convert": convert,
     "models": models,
+    "doctor": doctor,
     "degrade": degrade,
     "masks": masks,
     "prepare": prepare,

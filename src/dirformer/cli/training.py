@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dirformer.cli.options import Json, Overrides
+import dirformer.cli.photo_options as of
+from dirformer.cli.options import Device, Json, Overrides, Precision
+from dirformer.cli.planning import are_photos, plan_photos
 from dirformer.cli.terminal import say, write_json
+from dirformer.inference.jobs import FileOptions
+from dirformer.inference.options import RestoreOptions
+from dirformer.inference.sizes import parse_box
 
 
 def train(
@@ -39,7 +45,7 @@ def train(
             "train needs a recipe, such as sr-x4-compact-stage1 or a .yaml file, or --sweep NAME"
         )
     if plan_only:
-        plan(recipe, overrides)
+        _plan_training(recipe, overrides, None)
         return
     from dirformer.experiments.train import train as run
 
@@ -47,11 +53,47 @@ def train(
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a .yaml file.")],
-    overrides: Overrides = None,
+    subject: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photos, folders or @LIST; or a recipe, with fields to change behind it.", metavar="WHAT..."
+        ),
+    ],
     as_json: Json = None,
+    task: of.TaskName = None,
+    model: of.Model = None,
+    sharp: of.Sharp = False,
+    mask: of.Mask = None,
+    scale: of.Scale = None,
+    size: of.Size = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    max_memory: of.Memory = None,
+    storage: of.Storage = "32bit",
+    samples: of.Samples = 1,
+    self_ensemble: of.Ensemble = False,
 ) -> None:
-    """Say what a training will cost: parameters, time, memory, disk; a few steps are measured."""
+    """Say what a restoration or a training will take: time, memory, size; a small piece is measured."""
+    if not are_photos(subject[0]):
+        _plan_training(subject[0], subject[1:], as_json)
+        return
+    plan_photos(
+        [Path(name) for name in subject],
+        RestoreOptions(
+            device=device,
+            precision=precision,
+            max_memory=max_memory,
+            storage=storage,
+            samples=samples,
+            self_ensemble=self_ensemble,
+        ),
+        FileOptions(scale=scale, box=parse_box(size)),
+        choice=(task, model, sharp, mask),
+        as_json=as_json,
+    )
+
+
+def _plan_training(recipe: str, overrides: list[str] | None, as_json: Path | None) -> None:
     from dirformer.experiments.estimate import plan as run
     from dirformer.experiments.estimate import plan_text
     from dirformer.training.config import load_recipe

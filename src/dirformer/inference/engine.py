@@ -127,6 +127,10 @@ class Engine:
             [self._checked(photo, self._prior(photo, z, plan), plan, progress) for photo, z in photos]
         )
 
+    def whole_memory_for(self, height: int, width: int) -> int | None:
+        """Return the device's bytes for a photo of that (padded) size as a whole; None in bands."""
+        return whole_memory(self.model.config, height, width) if self._fits_whole(height, width) else None
+
     def _fits_whole(self, height: int, width: int) -> bool:
         """Whether a GPU restores a photo of that (padded) size as a whole.
 
