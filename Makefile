@@ -8,7 +8,7 @@ DATA ?= ../shared/datasets
 TASK ?= sr-x4
 MINUTES ?= 30
 
-.PHONY: setup demo check test test-all bench docs wheel pictures train-compact scores worth
+.PHONY: setup demo check test test-all bench docs dist wheel pictures train-compact scores worth
 
 setup: $(READY)
 
@@ -42,8 +42,14 @@ bench: setup
 wheel: setup
 	$(BIN)/python -m build --wheel
 
+# What a release consists of, in dist/: built, checked, with digests.
+dist: setup
+	$(BIN)/python -m release.dist
+
+# The site, in site/; a warning is an error.
 docs: setup
-	$(BIN)/python -m pytest tests/test_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W error::DeprecationWarning:dirformer -m mkdocs build --clean
+	$(BIN)/python -m pytest -n 0 tests/test_docs.py tests/test_site.py
 
 pictures: setup
 	$(BIN)/python -m release.pictures $(DATA)

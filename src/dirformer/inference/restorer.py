@@ -129,7 +129,7 @@ class Restorer:
 
         Raises:
             PhotoError: if the photo is none of the above; if the mask is missing, superfluous or of another
-            size.
+                size.
             ConfigError: if the photo does not fit under `max_memory`, or the prior is not of this network.
         """
         given = None if prior is None else self._checked_prior(prior)
