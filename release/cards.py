@@ -20,7 +20,7 @@ from dirformer.metrics.protocols import find_protocol
 from dirformer.metrics.table import described
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG
-from dirformer.weights.checkpoints import read_header
+from dirformer.weights.checkpoints import PACKED_FORMAT, read_header
 from dirformer.weights.load import load
 from release.places import REPORTS, ROOT, WEIGHTS
 from release.testsets import tests
@@ -117,14 +117,15 @@ def figures(name: str) -> tuple[float, float, int, float]:
 def card(name: str, entries: list[dict[str, Any]], legs: list[dict[str, Any]]) -> str:
     """Return a model's card."""
     text, (millions, giga, size, megabytes) = CARDS[name], figures(name)
-    scores = read_header(CATALOG[name].path).provenance["scores"]
+    header = read_header(CATALOG[name].path)
+    scores, bits = header.provenance["scores"], "8 bits" if header.version == PACKED_FORMAT else "float16"
     gap = scores.get("oracle_minus_stage2")
     rows = [_leg(leg) for leg in legs if leg["model"] == name]
     parts = [
         f"# {name}",
         (
             f"{text.summary} A stage-2 DiffIR of {millions:.2f} M parameters (CPEN, denoiser, DIRformer) and "
-            f"{giga:.2f} G Mult-Adds at a {size}×{size} input (`dirformer cost {name} --size {size}`), float16, "
+            f"{giga:.2f} G Mult-Adds at a {size}×{size} input (`dirformer cost {name} --size {size}`), {bits}, "
             f"{megabytes:.1f} MB. {text.teacher}"
         ),
         DATA_SECTION,

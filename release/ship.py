@@ -1,6 +1,6 @@
 """Take a trained stage-2 network into the package: python -m release.ship NAME STAGE2 DATA NOTE [JUDGE]
 
-Scores the network and the shipped one on the model's fixed validation set. Writes a float16 file into the
+Scores the network and the shipped one on the model's fixed validation set. Writes a file into the
 package if it is clearly better. JUDGE says by what: `dB` (default, 0.05 more), `stlpips` (0.005 less; sharp
 models and inpainting), or `mild` (the mean gain over doing nothing in the table of light damage, 0.05 dB).
 Every leg, taken or not, goes into docs/reports/models/legs.jsonl; `release.cards` then writes the cards.
@@ -16,8 +16,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from dirformer.evaluation.results import interval95
 from dirformer.evaluation.run import evaluate
 from dirformer.experiments.validation import Validation
@@ -27,6 +25,7 @@ from dirformer.networks.diffir import DiffIR
 from dirformer.weights.catalog import find_weights
 from dirformer.weights.checkpoints import Weights, save
 from dirformer.weights.load import open_weights
+from release.pack import storage
 from release.places import REPORTS, WEIGHTS
 from release.testsets import validation
 
@@ -85,7 +84,7 @@ def write(name: str, trained: Weights, cases: Validation) -> None:
         "scores": {f"validation {cases.score}": fmean(scores), "interval95": interval95(scores)},
     }
     target = WEIGHTS / f"{name}.safetensors"
-    save(target, trained.model, facts, trained.header.inference, dtype=torch.float16)
+    save(target, trained.model, facts, trained.header.inference, dtype=storage(name))
     print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
 
 

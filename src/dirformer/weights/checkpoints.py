@@ -25,10 +25,11 @@ from dirformer.ground.paths import atomic_path
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIR
 from dirformer.networks.prior import CPEN
+from dirformer.weights.packed import SCALE, is_packed, pack, unpack
 
-FORMAT = 2
-READS = (1, 2)
-"""Format 1 has `context` and `patch` in its provenance."""
+FORMAT, PACKED_FORMAT = 2, 3
+READS = (1, 2, 3)
+"""Format 1 has `context` and `patch` in its provenance; format 3 has 8-bit weights, see `packed.py`."""
 HEADER = "dirformer"
 MAX_HEADER = 2**20
 """Characters of the header's entry."""
@@ -95,20 +96,16 @@ def save(
         model: stage 1 or 2; its device does not matter.
         provenance: JSON values that say where the weights come from (recipe, steps, data, licence …).
         inference: how the network is best used; by default on whole photos.
-        dtype: of the stored weights; float16 halves the file, reading returns float32 in any case. The
-            schedule stays float32.
+        dtype: of the stored weights; float16 halves the file, int8 quarters it, see `packed.pack`. Reading
+            returns float32 in any case. The schedule stays float32.
         part: `cpen` writes the CPEN of a stage-1 network alone, as a teacher.
     """
     description = {"stage": model.stage, "config": model.config.to_dict()}
-    tensors = {
-        key: value.detach().cpu().to(torch.float32 if key.startswith("diffusion.") else dtype).contiguous()
-        for key, value in model.state_dict().items()
-        if _belongs(key, part)
-    }
+    tensors = _stored({k: v for k, v in model.state_dict().items() if _belongs(k, part)}, dtype)
     tensors["config"] = torch.frombuffer(bytearray(json.dumps(description).encode()), dtype=torch.uint8)
     known = inference or Inference()
     header = {
-        "format": FORMAT,
+        "format": PACKED_FORMAT if is_packed([*tensors]) else FORMAT,
         **description,
         "part": part,
         "inference": {"context": known.context, "patch": known.patch},
@@ -116,6 +113,17 @@ def save(
     }
     with atomic_path(path) as target:
         save_file(tensors, target, metadata={HEADER: json.dumps(header)})
+
+
+def _stored(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    schedule = {key: value.float() for key, value in state.items() if key.startswith("diffusion.")}
+    weights = {key: value.detach().cpu() for key, value in state.items() if key not in schedule}
+    if dtype == torch.int8:
+        weights = pack(weights)
+    else:
+        weights = {key: value.to(dtype) for key, value in weights.items()}
+    stored = schedule | weights
+    return {key: stored[key].detach().cpu().contiguous() for key in sorted(stored)}
 
 
 def read_header(path: Path) -> Header:
@@ -175,10 +183,12 @@ def _tensors(path: Path) -> tuple[Header, dict[str, Tensor]]:
         try:
             if header.part == WHOLE:
                 require_blocks(header.config, len(keys), str(path))
-            found = {key: torch.Size(file.get_slice(key).get_shape()) for key in keys}
+            found = {
+                key: torch.Size(file.get_slice(key).get_shape()) for key in keys if not key.endswith(SCALE)
+            }
             expected = shapes(header.stage, header.config)
             _compare({k: v for k, v in expected.items() if _belongs(k, header.part)}, found, str(path))
-            return header, {key: file.get_tensor(key) for key in keys}
+            return header, unpack({key: file.get_tensor(key) for key in keys}, str(path))
         except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged: {short(str(error))}") from None
 
