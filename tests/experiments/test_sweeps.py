@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from dirformer.evaluation.cost import count_parts, total
+from dirformer.evaluation.count import count_parts, total
 from dirformer.experiments.sweeps import Sweep, as_csv, as_markdown, sweep_names
 from dirformer.experiments.validation import Validation
 from dirformer.ground.errors import ConfigError

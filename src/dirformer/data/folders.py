@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from dirformer.ground.errors import DataError, PhotoError
+from dirformer.ground.errors import ConfigError, DataError, PhotoError
 from dirformer.ground.formats import list_photos, photo_size
 from dirformer.ground.paths import is_file
 from dirformer.ground.yaml_text import cut
@@ -40,6 +41,24 @@ def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
     if not photos:
         raise DataError(f"{source} has no photos; expected PNG, JPEG, WebP, TIFF or BMP files")
     return photos
+
+
+def pick_photos(photos: list[Path], count: int | None) -> list[Path]:
+    """Return `count` of the photos, by name; None takes all.
+
+    The same ones on every machine: those whose names, without suffix, have the smallest SHA-256.
+
+    Raises:
+        ConfigError: if there are fewer.
+    """
+    if count is None:
+        return photos
+    if not 1 <= count <= len(photos):
+        raise ConfigError(
+            f"{count} photos are to be picked, {len(photos)} are there; give a number up to that"
+        )
+    chosen = sorted(photos, key=lambda path: hashlib.sha256(path.stem.encode()).digest())[:count]
+    return sorted(chosen)
 
 
 def _listed(source: Path) -> list[Path]:
@@ -99,6 +118,21 @@ def pair_photos(lq: Path, gt: Path, pattern: str = "{}") -> list[Pair]:
             + _near(name, wanted)
         )
     return [(degraded[name], clean[wanted[name]]) for name in sorted(wanted)]
+
+
+SCALED = ("{}x2", "{}x3", "{}x4", "{}x8")
+"""How DIV2K and the benchmarks of its layout name the LQ photo of a GT called `{}`."""
+
+
+def name_pattern(lq: Path, gt: Path) -> str:
+    """Return the pattern for `pair_photos` under which two folders pair whole; `{}` where none does.
+
+    Raises:
+        DataError: if a folder has no photos.
+    """
+    clean, degraded = ({path.stem for path in find_photos(place)} for place in (gt, lq))
+    fitting = (p for p in ("{}", *SCALED) if {p.format(name) for name in clean} == degraded)
+    return next(fitting, "{}")
 
 
 def read_pairs(source: Path) -> list[Pair]:
