@@ -132,6 +132,6 @@ def test_photos_named_after_their_scale_pair_by_themselves(tmp_path: Path, scale
         (tmp_path / folder / f"{name}.png").touch()
     pattern = name_pattern(tmp_path / "lq", tmp_path / "gt")
     assert pattern == f"{{}}x{scale}"
-    assert [b.stem for _, b in pair_photos(tmp_path / "lq", tmp_path / "gt", pattern)] == ["0801", "0802"]
+    assert [b.stem for _, b in pair_photos(tmp_path / "lq", tmp_path / "gt")] == ["0801", "0802"]
     (tmp_path / "lq" / f"0802x{scale}.png").unlink()
     assert name_pattern(tmp_path / "lq", tmp_path / "gt") == "{}"

@@ -91,17 +91,19 @@ def _lines(source: Path) -> list[str]:
 Pair = tuple[Path, Path]
 
 
-def pair_photos(lq: Path, gt: Path, pattern: str = "{}") -> list[Pair]:
+def pair_photos(lq: Path, gt: Path, pattern: str | None = None) -> list[Pair]:
     """Pair two folders by file name without suffix, never by order.
 
     Args:
         lq: folder of the degraded photos (or of masks).
         gt: folder of the clean ones.
-        pattern: what the LQ of a GT called `{}` is called: `{}x4` pairs 0001x4.png with 0001.png.
+        pattern: what the LQ of a GT called `{}` is called: `{}x4` pairs 0001x4.png with 0001.png. None takes
+            the same names, or one of `SCALED` if all pair under that.
 
     Raises:
         DataError: naming the first photo without a partner, or the first name there is twice.
     """
+    pattern = name_pattern(lq, gt) if pattern is None else pattern
     if pattern.count("{}") != 1:
         raise DataError(f"pattern {pattern!r} needs one {{}} where the name goes, such as {{}}x4")
     clash = "have the same name; pairs need one of each"

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from dirformer.data.folders import find_photos, name_pattern, pair_photos
+from dirformer.data.folders import find_photos, pair_photos
 from dirformer.evaluation.methods import Method
 from dirformer.ground.errors import DataError, PhotoError
 from dirformer.ground.mask import read_mask_for
@@ -111,7 +111,7 @@ def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
         DataError: naming the first photo without a partner or mask.
     """
     if masks is None:
-        return [Sample(b.stem, a, b) for a, b in pair_photos(lq, gt, name_pattern(lq, gt))]
+        return [Sample(b.stem, a, b) for a, b in pair_photos(lq, gt)]
     clean = {p.stem: p for p in split_masks(find_photos(gt))[0]}
     photos, beside = split_masks(find_photos(lq))
     if masks.resolve() == lq.resolve():
