@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from dirformer.data.folders import find_photos, pair_photos, read_pairs, require_pairs, require_size
+from dirformer.data.folders import (
+    find_photos,
+    name_pattern,
+    pair_photos,
+    read_pairs,
+    require_pairs,
+    require_size,
+)
 from dirformer.ground.errors import DataError
 from helpers import picture
 
@@ -115,3 +122,16 @@ def test_lists_of_pairs(tmp_path: Path) -> None:
         read_pairs(pairs)
     with pytest.raises(DataError, match="is not there"):
         read_pairs(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_photos_named_after_their_scale_pair_by_themselves(tmp_path: Path, scale: int) -> None:
+    """DIV2K calls the LQ photo of 0801 0801x4; folders that pair in no way keep the plain message."""
+    for folder, name in (("gt", "0801"), ("gt", "0802"), ("lq", f"0801x{scale}"), ("lq", f"0802x{scale}")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.png").touch()
+    pattern = name_pattern(tmp_path / "lq", tmp_path / "gt")
+    assert pattern == f"{{}}x{scale}"
+    assert [b.stem for _, b in pair_photos(tmp_path / "lq", tmp_path / "gt")] == ["0801", "0802"]
+    (tmp_path / "lq" / f"0802x{scale}.png").unlink()
+    assert name_pattern(tmp_path / "lq", tmp_path / "gt") == "{}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dirformer.data.folders import pair_photos, require_pairs
+from dirformer.data.folders import pair_photos, pick_photos, require_pairs
 from dirformer.data.manifest import FILE, Manifest, read_manifest
 from dirformer.data.testsets import average_clips, degrade_photos, make_masks, mask_photos
 from dirformer.degradations.table import DEGRADATIONS
@@ -132,3 +132,26 @@ def test_a_manifest_that_cannot_be_written_is_an_output_error(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         Manifest(tmp_path / "file", {"a": 1})
+
+
+def test_the_papers_names_of_masks(tmp_path: Path) -> None:
+    """`narrow` and `wide` are LaMa's thin and thick: the same masks, and one set under either name."""
+    for name, same in (("narrow", "thin"), ("wide", "thick")):
+        for kind in (name, same):
+            assert all(made.error is None for made in make_masks(tmp_path / kind, kind, 256, 2))
+        one, other = ((tmp_path / kind / "mask_00001.png").read_bytes() for kind in (name, same))
+        assert one == other
+        assert all(made.kept for made in make_masks(tmp_path / name, same, 256, 2))
+
+
+def test_a_fixed_part_of_the_photos_is_picked(tmp_path: Path) -> None:
+    """The names with the smallest SHA-256, whatever else is in the folder's path; too many are refused."""
+    for name in ("a", "b", "c", "d"):
+        picture(40, 40).save(tmp_path / f"{name}.png")
+    photos = [tmp_path / f"{name}.png" for name in "abcd"]
+    # sha256sum: a ca97…, b 3e23…, c 2e7d…, d 18ac…
+    assert [path.stem for path in pick_photos(photos, 2)] == ["c", "d"]
+    assert pick_photos(photos, None) == photos
+    for count in (0, 5):
+        with pytest.raises(ConfigError, match="are to be picked, 4 are there"):
+            pick_photos(photos, count)

@@ -72,11 +72,10 @@ def test_cost_command(tmp_path: Path) -> None:
 
 
 def test_reproduce_command(tmp_path: Path) -> None:
-    """Without data the command says what is missing, quotes the paper, and ends well."""
-    text = run("reproduce", "table3", "--data", tmp_path, "--json", tmp_path / "t.json")
+    """Without data the command says what is missing, quotes the paper, and ends with 2."""
+    text = run("reproduce", "table3", "--data", tmp_path, "--json", tmp_path / "t.json", code=2)
     assert "protocol deblurring" in text
-    assert "GoPro: no data; expected" in text
-    assert "33.2  (quoted)" in text
+    assert "table3 has nothing to measure" in text
     assert json.loads((tmp_path / "t.json").read_text())["target"] == "table3"
 
 

@@ -9,17 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.evaluation.compare import (
-    compare_photos,
-    hardest_region,
-    model_axis,
-    parse_region,
-    plot_results,
-)
+from dirformer.evaluation.compare import compare_photos, hardest_region, in_order, parse_region
+from dirformer.evaluation.plots import model_axis, plot_results, quoted_axis
 from dirformer.evaluation.results import write_result
 from dirformer.evaluation.run import evaluate
 from dirformer.ground.errors import ConfigError, DataError, OutputError
 from evaluation.conftest import tiny_model
+from helpers import dirformer
 
 
 def test_region_of_real_photos(shared: Path, tmp_path: Path) -> None:
@@ -87,3 +83,47 @@ def test_plots_from_result_files(pairs: tuple[Path, Path], tmp_path: Path) -> No
         plot_results("speed", [tmp_path / "r.json"], tmp_path / "x.png")
     with pytest.raises(DataError, match="needs results"):
         plot_results("cost", [], tmp_path / "x.png")
+
+
+def test_without_a_gt(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Fig. 7 has photos without GT: the middle of every result, finished ones too, no scores; sizes must
+    agree."""
+    lq, out = pairs[0] / "meadow.png", tmp_path / "f.png"
+    (tmp_path / "done").mkdir()
+    Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(tmp_path / "done" / "meadow_out.png")
+    model = str(tiny_model(tmp_path / "m.safetensors", task="realsr", scale=4, tail="direct"))
+    other = f"results:LDM={tmp_path / 'done'}"
+    line = compare_photos([model, "bicubic", other], lq, None, out, protocol="realsr", device="cpu")
+    assert "3 methods, region 48,36,32,24" in line
+    with pytest.raises(DataError, match="LDM gives 128×96, bicubic 32×24; expected one size"):
+        compare_photos(["bicubic", other], lq, None, tmp_path / "g.png", device="cpu")
+
+
+def test_figures_of_the_paper_by_name(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    """`--figure` sets the protocol and the order of the paper's columns; ours stand last."""
+    models = ["ours.safetensors", "results:RePaint=a", "results:ICT=b", "results:LaMa=c"]
+    assert [m.split("=")[0] for m in in_order("fig8", models)] == [
+        *("results:ICT", "results:LaMa", "results:RePaint", "ours.safetensors")
+    ]
+    with pytest.raises(ConfigError, match="fig9 has no method 'LaMa'"):
+        in_order("fig9", ["results:LaMa=c"])
+    out = tmp_path / "f.png"
+    photos = ("--lq", pairs[0] / "meadow.png", "--gt", pairs[1] / "meadow.png")
+    outcome = dirformer("compare", "bicubic", "--figure", "fig4", *photos, "-o", out)
+    assert outcome.returncode == 0 and "protocol sr" in outcome.stdout
+    assert dirformer("compare", "bicubic", "--figure", "fig9", *photos[:2], "-o", out).returncode == 2
+    assert dirformer("compare", "bicubic", "--figure", "fig2", *photos, "-o", out).returncode == 2
+
+
+def test_quoted_points(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    """The paper's points join a plot where both numbers are known: printed, or counted from shapes."""
+    assert quoted_axis("cost", "Restormer", "deblurring") == pytest.approx(154.882, abs=1e-3)
+    assert quoted_axis("cost", "ESRGAN", "sr") == pytest.approx(1180, rel=5e-3)
+    assert quoted_axis("cost", "LDM", "sr") == 37250
+    assert quoted_axis("cost", "DiffIR_S2 (Ours)", "inpainting") == 51.63
+    assert quoted_axis("cost", "LaMa", "inpainting") is None
+    write_result(tmp_path / "r.json", evaluate(["bicubic"], *pairs, "deblurring"))
+    line = plot_results("cost", [tmp_path / "r.json"], tmp_path / "c.png", quoted="table3:GoPro")
+    assert "3 points" in line  # Restormer, DiffIR and ours: the networks whose Mult-Adds are known
+    with pytest.raises(ConfigError, match="table3 has no case 'Gopro'"):
+        plot_results("cost", [tmp_path / "r.json"], tmp_path / "d.png", quoted="table3:Gopro")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dirformer.evaluation.cost import Part, cost, cost_table, count_parts, executed, published, total
+from dirformer.evaluation.cost import cost, cost_table, executed
+from dirformer.evaluation.count import Part, count_parts, published, total
+from dirformer.evaluation.shapes import mult_adds_of
 from dirformer.ground.errors import ConfigError
 from dirformer.networks.config import ModelConfig
-from dirformer.networks.diffir import DiffIRS2
+from dirformer.networks.diffir import STAGES, DiffIRS1
 from dirformer.networks.presets import PRESETS
+from dirformer.weights.checkpoints import save
 
 # Parameters of stage 2, of the DIRformer and of CPEN, counted with the authors' classes.
 PARAMETERS = {
@@ -36,9 +41,9 @@ TINY = ModelConfig(
 )  # fmt: skip
 
 
-def parts_of(config: ModelConfig, side: int) -> list[Part]:
+def parts_of(config: ModelConfig, side: int, stage: int = 2) -> list[Part]:
     with torch.device("meta"):
-        return count_parts(DiffIRS2(config), side, side)
+        return count_parts(STAGES[stage](config), side, side)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -72,6 +77,47 @@ def test_deblurring_is_78_percent_of_restormer() -> None:
     result = cost("deblurring", measure=False)
     assert round(result["restormer_mult_adds"] / 1e9, 3) == 154.882
     assert round(result["of_restormer"], 2) == 0.78
+
+
+def test_stage_1_costs_what_table_4_prints(tmp_path: Path) -> None:
+    """47.97 G as published, 50.670 G in all, 26,232,746 parameters; a stage-1 file is counted as such."""
+    result = cost("inpainting", stage=1, measure=False)
+    assert round(result["published"] / 1e9, 2) == 47.97
+    assert round(result["total"]["mult_adds"] / 1e9, 3) == 50.670
+    assert result["total"]["parameters"] == 26_232_746
+    table = cost_table(result)
+    assert "47.97 G at 256×256 (quoted, Table 4)" in table and "stage 1" in table and "denoiser" not in table
+    save(tmp_path / "s1.safetensors", DiffIRS1(TINY))
+    found = cost(str(tmp_path / "s1.safetensors"), (32, 32), device="cpu")
+    assert found["stage"] == 1 and found["measured"]["seconds"] > 0
+    parts = parts_of(TINY, 32, 1)
+    assert found["total"]["mult_adds"] == total(parts, 0).mult_adds
+    with pytest.raises(ConfigError, match="is a stage-1 network; leave --stage out"):
+        cost(str(tmp_path / "s1.safetensors"), stage=2)
+
+
+def test_the_papers_costs_come_out_at_its_widths() -> None:
+    """48 channels: 26 M and 51.63 G, 0.74 T, 78.1 % of Restormer, for the presets of both wordings."""
+    for wording in ("paper", "literal"):
+        inpainting = cost(f"inpainting-{wording}", measure=False)
+        assert PRESETS[f"inpainting-{wording}"].dim == 48
+        assert inpainting["published"] / 1e9 == pytest.approx(51.63, rel=1e-3)
+        assert round(inpainting["total"]["parameters"] / 1e6) == 26
+        sr = cost(f"realsr-x4-{wording}", measure=False)
+        assert round(sr["published"] / 1e12, 2) == 0.74 and "0.74 T" in cost_table(sr)
+        assert round(100 * sr["of_rrdbnet"]) == 63
+        assert round(100 * cost(f"deblurring-{wording}", measure=False)["of_restormer"], 1) == 78.1
+
+
+def test_compared_networks_have_their_published_sizes() -> None:
+    """RRDBNet: 16,697,987 parameters (its published file), 1.18 T within 0.5 %. Restormer: 26,126,644."""
+    rrdbnet, restormer = cost("rrdbnet-x4"), cost("restormer")
+    assert rrdbnet["total"]["parameters"] == 16_697_987
+    assert rrdbnet["published"] / 1e12 == pytest.approx(1.18, rel=5e-3)
+    assert "BebyGAN" in cost_table(rrdbnet)
+    assert restormer["total"]["parameters"] == 26_126_644
+    assert round(restormer["total"]["mult_adds"] / 1e9, 3) == 154.882
+    assert mult_adds_of("LaMa") is None
 
 
 @pytest.mark.parametrize("name", ["inpainting", "sr-x4", "deblurring"])

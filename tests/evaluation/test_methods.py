@@ -13,10 +13,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from dirformer.evaluation.methods import find_method, fingerprint
-from dirformer.ground.errors import CheckpointError, ConfigError, MissingExtraError
-from evaluation.conftest import scene
+from dirformer.evaluation.run import evaluate
+from dirformer.evaluation.samples import restore_alone
+from dirformer.ground.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from dirformer.networks.config import ModelConfig
+from dirformer.networks.diffir import DiffIRS1
+from dirformer.weights.checkpoints import save
+from evaluation.conftest import TINY, save_image, scene
 
 ORACLES = os.environ.get("DIRFORMER_ORACLES", "")
 """A folder with spandrel and torchvision for tests, where the environment itself has none."""
@@ -150,6 +156,62 @@ def test_spandrel_model_in_the_same_table(pairs: tuple[Path, Path]) -> None:
     assert network["model"].startswith("spandrel:")
     assert len(network["images"]) == len(bicubic["images"]) == 2
     assert network["mean"]["psnr_y"] < bicubic["mean"]["psnr_y"]  # random weights
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_a_stage_1_network_sees_the_gt(tmp_path: Path, has_mask: bool) -> None:
+    """A stage-1 file is a row: the network under the IPR of LQ and GT, padded to its multiple, clamped."""
+    fields = (
+        {"task": "inpainting", "skip": "none"} if has_mask else {"task": "sr", "scale": 4, "tail": "direct"}
+    )
+    torch.manual_seed(2)
+    network = DiffIRS1(ModelConfig.from_dict(TINY | fields)).eval()
+    save(tmp_path / "s1.safetensors", network)
+    scale = 1 if has_mask else 4
+    lq, gt = torch.rand(3, 10, 13), torch.rand(3, 10 * scale, 13 * scale)
+    mask = (torch.rand(1, 10, 13) > 0.7).float() if has_mask else None
+    method = find_method(str(tmp_path / "s1.safetensors"), device="cpu")
+    assert method.oracle is not None and method.scale == scale
+    seen = lq if mask is None else torch.cat([lq * (1 - mask), mask])
+    padded = [functional.pad(x[None], (0, 3 * f, 0, 6 * f), "reflect") for x, f in ((seen, 1), (gt, scale))]
+    with torch.no_grad():
+        expected = network(*padded)[0, :, : 10 * scale, : 13 * scale].clamp(0, 1)
+    torch.testing.assert_close(method.oracle(lq, mask, gt), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(DataError, match="is a stage-1 network, which needs the clean photo"):
+        restore_alone(method, "a", lq, mask, scale, 0)
+
+
+def test_stage_1_stands_beside_stage_2(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    """`evaluate` takes both, and scores stage 1 with the GT of each photo."""
+    torch.manual_seed(2)
+    config = ModelConfig.from_dict(TINY | {"task": "sr", "scale": 4, "tail": "direct", "skip": "bicubic"})
+    save(tmp_path / "s1.safetensors", DiffIRS1(config))
+    result = evaluate([str(tmp_path / "s1.safetensors"), "bicubic"], *pairs, "sr", device="cpu")
+    assert [len(entry["images"]) for entry in result["models"]] == [2, 2]
+    assert len(result["models"][0]["sha256"]) == 64
+
+
+def test_finished_results_are_read(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    """A folder of results scores as the method that made it; what is not there, or too small, is named."""
+    done = tmp_path / "done"
+    evaluate("bicubic", *pairs, "sr", save=done)
+    model = f"results:Theirs={done / 'bicubic'}"
+    journal = tmp_path / "rows.jsonl"
+    for _ in range(2):  # files may change: they are read again, not taken from the journal
+        result = evaluate([model, "bicubic"], *pairs, "sr", journal=journal)
+        ours, theirs = result["models"]
+        assert ours["model"] == "Theirs"
+        assert ours["mean"]["psnr_y"] == pytest.approx(theirs["mean"]["psnr_y"], abs=1e-9)
+    (done / "bicubic" / "meadow.png").rename(done / "bicubic" / "meadow_x.png")
+    save_image(done / "bicubic" / "meadow_y.png", scene(1))
+    with pytest.raises(DataError, match=r"has meadow_x.png, meadow_y.png for meadow; expected one result"):
+        evaluate(model, *pairs, "sr")
+    save_image(done / "bicubic" / "meadow.png", scene(1, 40, 40))
+    with pytest.raises(DataError, match="Theirs gives 40×40 for meadow; expected the size of its GT, 128×96"):
+        evaluate(model, *pairs, "sr")
+    for wrong, error in (("results:x", ConfigError), (f"results:x={tmp_path / 'none'}", DataError)):
+        with pytest.raises(error):
+            find_method(wrong)
 
 
 def test_unknown_names_are_refused() -> None:

@@ -54,7 +54,7 @@ def test_quoted_rows_are_marked(pairs: tuple[Path, Path], tmp_path: Path) -> Non
     write_report([tmp_path / "d.json"], tmp_path / "d.html")
     page = (tmp_path / "d.html").read_text()
     assert "quoted (table3 of the paper)" in page
-    assert "33.2" in page
+    assert "<span class=rank1>33.20</span>" in page
     assert "No photos were kept" in page
 
 

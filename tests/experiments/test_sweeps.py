@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from dirformer.evaluation.cost import count_parts, total
-from dirformer.experiments.sweeps import Sweep, as_csv, as_markdown, sweep_names
+from dirformer.evaluation.count import count_parts, total
+from dirformer.experiments.sweeps import Sweep, as_csv, as_markdown, on_one_device, sweep_names
 from dirformer.experiments.validation import Validation
 from dirformer.ground.errors import ConfigError
 from dirformer.networks.diffir import DiffIRS2
@@ -21,7 +21,7 @@ from dirformer.networks.prior import beta_schedule, solve_beta_end
 from dirformer.training.config import load_recipe
 from dirformer.weights.checkpoints import save
 from dirformer.weights.load import load
-from helpers import FABRIC_WARNINGS, TINY_SR, dirformer, picture, tiny
+from helpers import FABRIC_WARNINGS, TINY_INPAINTING, TINY_SR, dirformer, picture, tiny
 
 pytestmark = FABRIC_WARNINGS
 
@@ -127,7 +127,6 @@ def test_overrides_reach_all_rows_or_one(room: Path) -> None:
         (["V3.seeds=3"], "row V3: seeds is 3"),
         (["name=other"], "name cannot be changed"),
         (["V1.stage1=run:V3"], "starts from run:V3; expected a row that starts from none"),
-        (["devices=2"], "a sweep trains on one device"),
     ],
 )
 def test_wrong_sweeps_are_one_line(room: Path, overrides: list[str], message: str) -> None:
@@ -149,7 +148,7 @@ def test_the_command_trains_a_sweep(room: Path) -> None:
 
 def test_the_shipped_sweeps_are_the_papers() -> None:
     """Table 4's variants, Table 5's losses and Fig. 6's chains, each from one stage 1 with the same steps."""
-    assert sweep_names() == ["design", "figure6", "table4", "table5", "worth"]
+    assert sweep_names() == ["design", "figure6", "literal", "table4", "table5", "worth"]
     sweeps = {name: Sweep(name, ["data.train=DIR", "data.val=DIR"]) for name in sweep_names()}
     variants = {n: c[0] for n, c in sweeps["table4"].configs.items()}
     assert variants["V1"].network_config.timesteps == 0 and variants["V2"].training == "separate"
@@ -206,3 +205,45 @@ def test_names_from_outside_stay_text_in_the_tables():
     assert list(csv.reader(as_csv(result).splitlines()))[1] == ["a|<b>", "'=1+1.png", "30.0"]
     line = as_markdown(result).splitlines()[2]
     assert line.startswith("| a\\|&lt;b&gt; | 30.000 |") and "<b>" not in as_markdown(result)
+
+
+def test_recipes_of_any_device_count_are_swept() -> None:
+    """Eight devices become eight passes of one: as many photos in a step, and the pool holds whole steps."""
+    for name in ("realsr-x4-paper-stage1", "realsr-x4-stage1", "inpainting-celeba-stage1"):
+        recipe = load_recipe(name)
+        one = on_one_device(recipe)
+        assert (one.devices, one.nodes) == (1, 1)
+        assert one.data.batch * one.accumulate == recipe.data.batch * 8
+        assert one.data.pool >= recipe.data.pool and one.data.pool % (one.data.batch * one.accumulate) == 0
+    assert on_one_device(recipe.model_copy(update={"devices": "auto"})).accumulate == 1
+
+
+def test_fid_stands_in_the_table_where_its_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inpainting sweeps score FID of whole photos for each kind of mask; without the file they say so."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(2):
+        picture(64, 64, seed=i).save(photos / f"{i}.png")
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.safetensors", tiny(TINY_INPAINTING, seed=ord(name)))
+    rows = [
+        {"name": n, "recipe": "inpainting-compact-stage2", "weights": str(tmp_path / f"{n}.safetensors")}
+        for n in ("a", "b")
+    ]
+    source = tmp_path / "sweep.yaml"
+    source.write_text(yaml.safe_dump(rows))
+    overrides = [f"data.val={photos}", f"out={tmp_path}", "data.val_crop=64", "device=cpu"]
+    lines: list[str] = []
+    monkeypatch.setenv("DIRFORMER_METRIC_WEIGHTS", str(tmp_path / "nothing"))
+    assert "fid" not in Sweep(str(source), overrides).score(lines.append)["rows"][0]
+    assert any("fid is left out" in line for line in lines)
+    # Random Inceptions hardly tell photos apart: means of the quarters stand in for its features.
+    monkeypatch.setattr(
+        "dirformer.experiments.sweeps.inception",
+        lambda: lambda photo: photo.unfold(1, 32, 32).mean((0, 2, 3)),
+    )
+    result = Sweep(str(source), overrides).score(lines.append)
+    assert set(result["rows"][0]["fid"]) == {"fid_thick", "fid_thin"}
+    assert 0 < result["rows"][0]["fid"]["fid_thin"] != result["rows"][1]["fid"]["fid_thin"] > 0
+    table = as_markdown(result)
+    assert "fid_thick" in table and f"{result['rows'][1]['fid']['fid_thin']:.4f}" in table

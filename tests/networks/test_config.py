@@ -23,10 +23,10 @@ PARAMETERS = {
     "realsr-x2": (24_811_846, 24_981_574),
     "realsr-x1": (24_853_318, 25_023_046),
     "deblurring": (26_742_206, 26_911_934),
-    "inpainting-paper": (None, 26_790_208),
-    "sr-x4-paper": (None, 16_559_598),
-    "realsr-x4-paper": (None, 16_559_598),
-    "deblurring-paper": (None, 29_928_914),
+    "inpainting-paper": (None, 26_357_506),
+    "sr-x4-paper": (None, 22_713_294),
+    "realsr-x4-paper": (None, 22_713_294),
+    "deblurring-paper": (26_742_206, 26_911_934),
 }
 
 
@@ -118,6 +118,7 @@ VARIANTS = {
     "released": {},
     "paper attention": {"qk_norm": False, "softmax_axis": "query", "temperature": "divide"},
     "paper denoiser": {"denoiser_order": "noise_first", "time": "index", "target": "epsilon"},
+    "linear end of the denoiser": {"target": "epsilon", "denoiser_output": "linear"},
     "linear schedule": {"beta_schedule": "linear"},
     "reverse noise": {"reverse_noise": True},
     "no diffusion": {"timesteps": 0},

@@ -116,6 +116,18 @@ def test_order_of_the_denoisers_inputs(order: str) -> None:
     torch.testing.assert_close(got, x)
 
 
+def test_the_denoisers_last_activation() -> None:
+    """`linear` leaves the last LeakyReLU out, and no other."""
+    torch.manual_seed(0)
+    leaky, linear = Denoiser(config()), Denoiser(config(denoiser_output="linear"))
+    linear.load_state_dict(leaky.state_dict())
+    arguments = random(4, P), torch.tensor(0.3), random(4, P, seed=1)
+    with torch.no_grad():
+        plain, bent = linear(*arguments), leaky(*arguments)
+    assert float(plain.min()) < 0
+    torch.testing.assert_close(torch.where(plain > 0, plain, 0.1 * plain), bent)
+
+
 @pytest.mark.parametrize("order", ["lq_gt", "gt_lq"])
 def test_order_of_cpens_photos(order: str) -> None:
     """Stage 1 stacks LQ and GT in the order asked for: the input channels of the first convolution."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from dirformer.ground.errors import CheckpointError
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
-from dirformer.networks.features import VGG19_LAYERS, DilatedResNet50, VGG19Features
+from dirformer.networks.features import VGG19_LAYERS, VGG19_WIDTHS, DilatedResNet50, VGG19Features
 from dirformer.training import losses
 
 
@@ -113,6 +113,40 @@ def test_vanilla_gan_is_binary_cross_entropy() -> None:
     assert float(losses.vanilla_generator(fake)) == pytest.approx(float(bce(fake, one)))
     expected = float(bce(real, one) + bce(fake, zero))
     assert float(losses.vanilla_discriminator(real, fake)) == pytest.approx(expected)
+
+
+def test_relativistic_gan_by_its_formula() -> None:
+    """ESRGAN's Eqs. 1 and 2 with logarithms of the sigmoid, each side the half of two cross-entropies."""
+    real, fake = random(2, 1, 3, 4), random(2, 1, 3, 4, seed=1)
+
+    def sigmoid(x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-x))
+
+    r, f = real.numpy(), fake.numpy()
+    more_real, less_real = sigmoid(r - f.mean()), sigmoid(f - r.mean())
+    discriminator = -(np.log(more_real).mean() + np.log(1 - less_real).mean()) / 2
+    generator = -(np.log(1 - more_real).mean() + np.log(less_real).mean()) / 2
+    assert float(losses.relativistic_discriminator(real, fake)) == pytest.approx(discriminator, rel=1e-12)
+    assert float(losses.relativistic_generator(real, fake)) == pytest.approx(generator, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layers", "weights"),
+    [("conv5_4", {34: 1.0}), ("five", {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0})],
+)
+def test_perceptual_layers_of_esrgan_and_of_real_esrgan(layers: str, weights: dict[int, float]) -> None:
+    """ESRGAN compares conv5_4 before its ReLU alone, Real-ESRGAN five maps: layer by layer, counted here."""
+    torch.manual_seed(0)
+    features = VGG19Features(tuple(4 if w else 0 for w in VGG19_WIDTHS)).eval()
+    restored, gt = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    x, y = (features.normalised(photo) for photo in (restored, gt))
+    expected = 0.0
+    with torch.no_grad():
+        for number, layer in enumerate(features.features):
+            x, y = layer(x), layer(y)
+            expected += weights.get(number, 0.0) * float((x - y).abs().mean())
+        got = losses.vgg_perceptual(features, restored, gt, losses.PERCEPTUAL_LAYERS[layers])
+    assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
 def test_r1_penalty_by_finite_differences() -> None:

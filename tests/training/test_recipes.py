@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,34 @@ def test_headers_say_what_a_recipe_is(name: str) -> None:
     assert f"dirformer train {name} " in text
     if "compact" not in name:
         assert all(f"# {word}:" in text for word in ("Paper", "Batch", "Hours", "Expected score"))
+
+
+def described(name: str) -> dict[str, Any]:
+    """All fields of a recipe and of its network, dotted; names left out."""
+    recipe = load_recipe(name)
+    values = {k: v for k, v in recipe.to_dict().items() if k not in ("name", "model")}
+    flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
+    flat |= {f"{k}.{field}": v for k, d in values.items() if isinstance(d, dict) for field, v in d.items()}
+    return flat | {f"model.{k}": v for k, v in recipe.network_config.to_dict().items()}
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if "-paper-" in n or "-literal-" in n])
+def test_headers_name_every_difference_to_the_release(name: str) -> None:
+    """A recipe after the paper names, field by field, what differs from a released one, and nothing else."""
+    from dirformer.training.config import _recipes
+
+    (line,) = [
+        x for x in (_recipes() / f"{name}.yaml").read_text().splitlines() if x.startswith("# Against ")
+    ]
+    partner, _, said = line.removeprefix("# Against ").removesuffix(".").partition(": ")
+    theirs, ours = described(partner), described(name)
+    assert "-paper" not in partner and "-literal" not in partner
+    differences = {
+        f"{key} {json.dumps(theirs[key])} → {json.dumps(ours[key])}"
+        for key in ours
+        if ours[key] != theirs[key]
+    }
+    assert set(said.split("; ")) == differences
 
 
 def test_released_rates() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from dirformer.ground.errors import CheckpointError, OutputError
 from dirformer.networks.config import ModelConfig
@@ -42,6 +43,40 @@ def test_configs_are_read_off_the_tensors(name: str, stage: int) -> None:
     default = ModelConfig(task="sr", tail="direct")
     expected = replace(config, **{f: getattr(default, f) for f in diffusion}) if stage == 1 else config
     assert inferred == expected
+
+
+@pytest.mark.parametrize("names", [("conv_up1", "conv_up2", "conv_hr"), ("upconv1", "upconv2", "HRconv")])
+def test_the_tail_of_esrgan_loads_under_its_own_names(names: tuple[str, str, str]) -> None:
+    """A tail written here, in either of ESRGAN's spellings, is found, loaded and computed as ESRGAN does."""
+    config = replace(CONFIGS["sr-x4"], tail="nearest")
+    tensors = {k: v for k, v in to_authors(tiny(config)).items() if "G.conv_" not in k}
+    width, tail = 2 * config.dim, {}
+    generator = torch.Generator().manual_seed(5)
+    for name in (*names, "conv_last"):
+        outputs = 3 if name == "conv_last" else width
+        tail[f"G.{name}.weight"] = torch.randn(outputs, width, 3, 3, generator=generator)
+        tail[f"G.{name}.bias"] = torch.randn(outputs, generator=generator)
+    model = from_authors(tensors | tail, task="sr")
+    assert model.config == replace(config, cpen_unshuffle=1)
+    x = torch.randn(1, width, 5, 6, generator=generator)
+
+    def layer(y: torch.Tensor, name: str) -> torch.Tensor:
+        return functional.conv2d(y, tail[f"G.{name}.weight"], tail[f"G.{name}.bias"], padding=1)
+
+    y = x
+    for name in names[:2]:
+        doubled = y.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        y = functional.leaky_relu(layer(doubled, name), 0.2)
+    expected = layer(functional.leaky_relu(layer(y, names[2]), 0.2), "conv_last")
+    with torch.no_grad():
+        torch.testing.assert_close(model.dirformer.tail(x), expected)
+
+
+def test_what_the_released_classes_do_not_compute_is_not_written() -> None:
+    """A network after the paper's words would load into the released classes and compute something else."""
+    for field, value in {"target": "epsilon", "qk_norm": False, "denoiser_output": "linear"}.items():
+        with pytest.raises(CheckpointError, match=f"the released classes compute {field} = "):
+            to_authors(tiny(replace(CONFIGS["deblurring"], **{field: value})))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt"])

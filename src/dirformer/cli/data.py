@@ -44,21 +44,27 @@ def degrade(
 
 def masks(
     out: Out,
-    kind: Annotated[str, typer.Option(help="thin, medium, thick, training or scratches.")],
+    kind: Annotated[str, typer.Option(help="narrow (thin), medium, wide (thick), training or scratches.")],
     size: Annotated[int, typer.Option(help="Side of the photos: 256 or 512.")] = 512,
     count: Annotated[int, typer.Option("-n", "--count", help="How many masks.")] = 100,
     photos: Annotated[
         Path | None, typer.Option(help="Photos to cut to squares and mask, instead of bare masks.")
+    ] = None,
+    pick: Annotated[
+        int | None, typer.Option(help="With --photos: this many of them, always the same ones.")
     ] = None,
     seed: DrawSeed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a fixed set of inpainting masks, white where the hole is."""
     from dirformer.degradations.mask_settings import mask_settings
+    from dirformer.ground.errors import ConfigError
 
     mask_settings(kind, size)
     if photos is not None:
         _require_there(photos)
+    elif pick is not None:
+        raise ConfigError("--pick chooses among photos; give --photos DIR, or --count for bare masks")
 
     from dirformer.data.folders import find_photos
     from dirformer.data.testsets import make_masks, mask_photos
@@ -66,8 +72,8 @@ def masks(
     if photos is None:
         records, total = make_masks(out, kind, size, count, seed=seed, overwrite=overwrite), count
     else:
-        records = mask_photos(photos, out, kind, size, seed=seed, overwrite=overwrite)
-        total = len(find_photos(photos))
+        records = mask_photos(photos, out, kind, size, pick=pick, seed=seed, overwrite=overwrite)
+        total = pick or len(find_photos(photos))
     _drain(progress(records, total, "masking"), out)
 
 

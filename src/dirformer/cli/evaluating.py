@@ -79,8 +79,14 @@ def evaluate(
 
 
 def cost(
-    model: Annotated[str, typer.Argument(help="A preset's or shipped model's name, or a weight file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A preset or shipped model, a weight file of either stage, rrdbnet-x4 or restormer."
+        ),
+    ],
     size: Annotated[str, typer.Option(help="Size of the LQ photo: 256, or WIDTHxHEIGHT.")] = "256",
+    stage: Annotated[int | None, typer.Option(help="Of a preset: 1, or 2 as by default.")] = None,
     measure: Annotated[bool, typer.Option(help="Also run it once: seconds and peak memory.")] = True,
     device: Device = "auto",
     as_json: Json = None,
@@ -94,7 +100,7 @@ def cost(
     from dirformer.evaluation.cost import cost as run
     from dirformer.evaluation.cost import cost_table
 
-    result = run(model, sides, measure=measure, device=device)
+    result = run(model, sides, stage=stage, measure=measure, device=device)
     say(cost_table(result))
     write_json(as_json, result)
 
@@ -121,7 +127,7 @@ def compare(
         list[str] | None, typer.Argument(help="Models, as in evaluate.", metavar="[MODEL]...")
     ] = None,
     lq: Annotated[Path | None, typer.Option(help="One degraded photo.")] = None,
-    gt: Annotated[Path | None, typer.Option(help="Its clean photo.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="Its clean photo, where there is one.")] = None,
     mask: Annotated[Path | None, typer.Option(help="Its mask, for inpainting.")] = None,
     region: Annotated[
         str | None, typer.Option(help="X,Y,WIDTH,HEIGHT in GT pixels; default: the hardest.")
@@ -131,6 +137,13 @@ def compare(
         str | None, typer.Option(help="Instead of crops: `cost` (quality against Mult-Adds) or `timesteps`.")
     ] = None,
     results: Annotated[list[Path] | None, typer.Option(help="Files of `evaluate --json`, for plots.")] = None,
+    quoted: Annotated[
+        str | None, typer.Option(help="Also plot the paper's points of TABLE:CASE, such as table3:GoPro.")
+    ] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(help="A figure of the paper, fig3 to fig5 or fig7 to fig11: its order and scores."),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="Score on the axis of a plot.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -144,24 +157,40 @@ def compare(
     check_there("photo", lq, gt, mask)
     check_there("result", *(results or []))
 
-    from dirformer.evaluation.compare import compare_photos, parse_region, plot_results
     from dirformer.ground.errors import ConfigError
 
+    if plot is None and (lq is None or not methods):
+        raise ConfigError("compare needs models and --lq FILE, and --gt FILE where there is one (or --plot)")
+
+    from dirformer.evaluation.compare import compare_photos, find_figure, in_order, parse_region
+    from dirformer.evaluation.paper import paper_table
+    from dirformer.evaluation.plots import plot_results
+
     if plot is not None:
-        say(plot_results(plot, results or [], out, metric=metric, overwrite=overwrite))
+        say(plot_results(plot, results or [], out, metric=metric, quoted=quoted, overwrite=overwrite))
         return
-    if lq is None or gt is None or not methods:
-        raise ConfigError("compare needs models, --lq FILE and --gt FILE (or --plot with --results)")
+    assert lq is not None and methods is not None
+    if figure is not None:
+        wanted = find_figure(figure)
+        protocol = paper_table(wanted.table).cases[0].protocol
+        methods = in_order(figure, methods)
+        if wanted.has_gt and gt is None:
+            raise ConfigError(f"{figure} ({wanted.title}) shows the clean photo; give --gt FILE")
     box = None if region is None else parse_region(region)
     options: dict[str, Any] = {"mask": mask, "region": box, "protocol": protocol, "seed": seed}
     say(compare_photos(methods, lq, gt, out, device=device, overwrite=overwrite, **options))
 
 
 def reproduce(
-    target: Annotated[str, typer.Argument(help="table1 … table6, fig1 or fig6.")],
-    data: Annotated[Path, typer.Option(help="Folder that holds the data sets in their official layout.")],
+    target: Annotated[str, typer.Argument(help="table1 … table6, fig1, fig6 or claims.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds the data sets in their official layout.")
+    ] = None,
     models: Annotated[
-        list[str] | None, typer.Option("--model", help="Weights to use: NAME_OR_FILE, or CASE=FILE.")
+        list[str] | None,
+        typer.Option(
+            "--model", help="Weights to use: NAME_OR_FILE, CASE=FILE, or in table4 ROW=FILE (S1, V1 …)."
+        ),
     ] = None,
     metric_weights: Annotated[
         Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS and FID.")
@@ -170,18 +199,28 @@ def reproduce(
         Path | None,
         typer.Option(help="JSON with further cells to quote: {case: {method: {metric: figure}}}."),
     ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw fig1 or fig6 into this file: .png or .pdf.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    overwrite: Overwrite = False,
     as_json: Json = None,
 ) -> None:
     """Fill a table or figure of the paper and print it beside the paper's figures."""
     from dirformer.evaluation.paper import paper_table
     from dirformer.evaluation.request import check_there
 
+    if target == "claims":
+        from dirformer.evaluation.claims import check_claims, claims_text
+
+        found = check_claims()
+        say(claims_text(found))
+        write_json(as_json, found)
+        return
     paper_table(target)
     check_there("--data", data)
 
     from dirformer.evaluation.reproduce import Reproduction
+    from dirformer.ground.errors import ConfigError
 
     run = Reproduction(
         target, data, models or [], metric_weights=metric_weights, paper=paper, seed=seed, device=device
@@ -191,3 +230,7 @@ def reproduce(
     result = run.summarise(progress(run.steps(), len(run), "reproducing"))
     say(run.text(result))
     write_json(as_json, result)
+    if plot is not None:
+        say(run.draw(result, plot, overwrite=overwrite))
+    if not run.runs:
+        raise ConfigError(f"{target} has nothing to measure; what it needs is listed above")

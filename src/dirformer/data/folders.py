@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from dirformer.ground.errors import DataError, PhotoError
+from dirformer.ground.errors import ConfigError, DataError, PhotoError
 from dirformer.ground.formats import list_photos, photo_size
 from dirformer.ground.paths import is_file
 from dirformer.ground.yaml_text import cut
@@ -42,6 +43,24 @@ def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
     return photos
 
 
+def pick_photos(photos: list[Path], count: int | None) -> list[Path]:
+    """Return `count` of the photos, by name; None takes all.
+
+    The same ones on every machine: those whose names, without suffix, have the smallest SHA-256.
+
+    Raises:
+        ConfigError: if there are fewer.
+    """
+    if count is None:
+        return photos
+    if not 1 <= count <= len(photos):
+        raise ConfigError(
+            f"{count} photos are to be picked, {len(photos)} are there; give a number up to that"
+        )
+    chosen = sorted(photos, key=lambda path: hashlib.sha256(path.stem.encode()).digest())[:count]
+    return sorted(chosen)
+
+
 def _listed(source: Path) -> list[Path]:
     names = [line.strip() for line in _lines(source) if line.strip()]
     # photos_val.txt → photos_val/, photos/; then the folder itself.
@@ -72,17 +91,19 @@ def _lines(source: Path) -> list[str]:
 Pair = tuple[Path, Path]
 
 
-def pair_photos(lq: Path, gt: Path, pattern: str = "{}") -> list[Pair]:
+def pair_photos(lq: Path, gt: Path, pattern: str | None = None) -> list[Pair]:
     """Pair two folders by file name without suffix, never by order.
 
     Args:
         lq: folder of the degraded photos (or of masks).
         gt: folder of the clean ones.
-        pattern: what the LQ of a GT called `{}` is called: `{}x4` pairs 0001x4.png with 0001.png.
+        pattern: what the LQ of a GT called `{}` is called: `{}x4` pairs 0001x4.png with 0001.png. None takes
+            the same names, or one of `SCALED` if all pair under that.
 
     Raises:
         DataError: naming the first photo without a partner, or the first name there is twice.
     """
+    pattern = name_pattern(lq, gt) if pattern is None else pattern
     if pattern.count("{}") != 1:
         raise DataError(f"pattern {pattern!r} needs one {{}} where the name goes, such as {{}}x4")
     clash = "have the same name; pairs need one of each"
@@ -99,6 +120,21 @@ def pair_photos(lq: Path, gt: Path, pattern: str = "{}") -> list[Pair]:
             + _near(name, wanted)
         )
     return [(degraded[name], clean[wanted[name]]) for name in sorted(wanted)]
+
+
+SCALED = ("{}x2", "{}x3", "{}x4", "{}x8")
+"""How DIV2K and the benchmarks of its layout name the LQ photo of a GT called `{}`."""
+
+
+def name_pattern(lq: Path, gt: Path) -> str:
+    """Return the pattern for `pair_photos` under which two folders pair whole; `{}` where none does.
+
+    Raises:
+        DataError: if a folder has no photos.
+    """
+    clean, degraded = ({path.stem for path in find_photos(place)} for place in (gt, lq))
+    fitting = (p for p in ("{}", *SCALED) if {p.format(name) for name in clean} == degraded)
+    return next(fitting, "{}")
 
 
 def read_pairs(source: Path) -> list[Pair]:

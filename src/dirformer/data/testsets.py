@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dirformer.data.folders import by_name, find_photos
+from dirformer.data.folders import by_name, find_photos, pick_photos
 from dirformer.data.manifest import Manifest
 from dirformer.degradations.base import integer
-from dirformer.degradations.mask_settings import MaskSettings, mask_settings
+from dirformer.degradations.mask_settings import MaskSettings, mask_kind, mask_settings
 from dirformer.degradations.masks import draw_mask
 from dirformer.degradations.motion import average_frames
 from dirformer.degradations.table import degradation
@@ -153,7 +153,7 @@ def make_masks(
         ConfigError: for unknown settings.
         OutputError: if `out` holds a set of other settings.
     """
-    settings = mask_settings(kind, size)
+    kind, settings = mask_kind(kind), mask_settings(kind, size)
     manifest = Manifest(
         out, {"masks": kind, "size": size, "seed": seed, "settings": asdict(settings)}, overwrite=overwrite
     )
@@ -173,24 +173,30 @@ def make_masks(
 
 
 def mask_photos(
-    source: Path, out: Path, kind: str, size: int, *, seed: int = 0, overwrite: bool = False
+    source: Path,
+    out: Path,
+    kind: str,
+    size: int,
+    *,
+    pick: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Iterator[Made]:
     """Make an inpainting test set of photos: OUT/gt/NAME.png and OUT/masks/NAME.png, `size` square.
 
     As LaMa's test sets were made: the shorter side is resized to `size`, five masks are drawn on the
     photo, each is cut out in a square around its hole, those with more than half hole are dropped, and
-    one of the others is picked.
+    one of the others is picked. `pick` takes that many of the photos, always the same (`pick_photos`).
 
     Raises:
-        ConfigError: for unknown settings.
+        ConfigError: for unknown settings, or if there are fewer photos than `pick`.
         DataError: if there are no photos, or two of the same name.
         OutputError: if `out` holds a set of other settings.
     """
-    settings = mask_settings(kind, size)
-    photos = by_name(find_photos(source), CLASH)
-    manifest = Manifest(
-        out, {"masks": kind, "size": size, "seed": seed, "settings": asdict(settings)}, overwrite=overwrite
-    )
+    kind, settings = mask_kind(kind), mask_settings(kind, size)
+    photos = by_name(pick_photos(find_photos(source), pick), CLASH)
+    header = {"masks": kind, "size": size, "seed": seed, "settings": asdict(settings)}
+    manifest = Manifest(out, header | ({} if pick is None else {"pick": pick}), overwrite=overwrite)
 
     def make() -> Iterator[Made]:
         for name, path in photos.items():

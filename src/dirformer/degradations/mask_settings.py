@@ -50,12 +50,23 @@ class MaskSettings:
     """Masks with a larger share of hole are drawn again; None keeps all."""
 
 
+PAPER_NAMES = {"narrow": "thin", "wide": "thick"}
+"""The paper's names of LaMa's settings."""
+
+
+def mask_kind(name: str) -> str:
+    """Return the name that settings are kept under: `narrow` is `thin`, `wide` is `thick`."""
+    return PAPER_NAMES.get(name, name)
+
+
 def mask_settings(name: str, size: int) -> MaskSettings:
     """Return the published settings of that name and size; ConfigError lists what there is."""
-    if (name, size) not in MASKS:
+    if (mask_kind(name), size) not in MASKS:
         known = ", ".join(f"{kind} {side}" for kind, side in MASKS)
-        raise ConfigError(f"no mask settings {name} {size}; there are: {known}")
-    return MASKS[name, size]
+        raise ConfigError(
+            f"no mask settings {name} {size}; there are: {known}; narrow is thin, wide is thick"
+        )
+    return MASKS[mask_kind(name), size]
 
 
 def _test(size: int, strokes: Strokes, boxes: Boxes | None = None) -> MaskSettings:
@@ -80,4 +91,4 @@ MASKS: dict[tuple[str, int], MaskSettings] = {
     ("scratches", 256): _test(256, Strokes((10, 50), width=4, length=60)),
     ("scratches", 512): _test(512, Strokes((10, 80), width=8, length=120)),
 }
-"""Name and photo side → settings; the paper's narrow masks are thin, its wide ones thick."""
+"""Name and photo side → settings."""

@@ -1,30 +1,77 @@
-"""The paper's figures: one region, zoomed, method by method (Figs. 3–5, 7–11), and score against cost
-(Fig. 1) or against T (Fig. 6) from result files.
-"""
+"""The paper's figures of photos: one region, zoomed, method by method (Figs. 3–5, 7–11)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.evaluation.cost import cost
-from dirformer.evaluation.methods import BASELINES, find_method, weight_file
-from dirformer.evaluation.results import read_result
-from dirformer.evaluation.samples import Sample, restore_sample
+from dirformer.evaluation.methods import find_method, shown_name
+from dirformer.evaluation.paper import paper_table
+from dirformer.evaluation.plots import check_out, pyplot, save_figure
+from dirformer.evaluation.samples import Sample, restore_alone, restore_sample
 from dirformer.evaluation.tables import number, title
-from dirformer.ground.errors import ConfigError, DataError, MissingExtraError, OutputError
-from dirformer.ground.paths import atomic_path
+from dirformer.ground.errors import ConfigError, DataError
+from dirformer.ground.mask import read_mask_for
+from dirformer.ground.photo import read_rgb
 from dirformer.metrics.protocols import find_protocol
-from dirformer.metrics.scorer import open_scorer, quantise
-from dirformer.weights.checkpoints import read_header
+from dirformer.metrics.scorer import as_float, open_scorer, quantise
 
 Region = tuple[int, int, int, int]
 """x, y, width, height in pixels of the GT."""
-SUFFIXES = (".png", ".pdf")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper: what stands in it."""
+
+    table: str
+    """Whose methods and protocol it has."""
+    title: str
+    methods: tuple[str, ...] = ()
+    """Columns between LQ and ours where the paper's caption names them."""
+    has_gt: bool = True
+
+
+FIGURES = {
+    "fig3": Figure("table1", "inpainting"),
+    "fig4": Figure("table2", "super-resolution ×4"),
+    "fig5": Figure("table3", "motion deblurring"),
+    "fig7": Figure("table6", "real-world photos of NTIRE2020 Track 2, without GT", has_gt=False),
+    "fig8": Figure("table1", "inpainting", ("ICT", "LaMa", "RePaint")),
+    "fig9": Figure("table2", "super-resolution ×4"),
+    "fig10": Figure("table2", "super-resolution ×4"),
+    "fig11": Figure("table3", "motion deblurring"),
+}
+"""The paper's visual comparisons, by name."""
+
+
+def find_figure(name: str) -> Figure:
+    """Return the figure of that name; ConfigError lists the names there are."""
+    if name not in FIGURES:
+        raise ConfigError(f"no figure {name!r}; there are: {', '.join(FIGURES)} (fig1 and fig6: reproduce)")
+    return FIGURES[name]
+
+
+def in_order(name: str, models: list[str]) -> list[str]:
+    """Return models in the order of a figure's columns; finished results are known by their NAME, ours come
+    last.
+
+    Raises:
+        ConfigError: for finished results of a method that the paper's table does not have.
+    """
+    figure = find_figure(name)
+    table = paper_table(figure.table)
+    printed = list(dict.fromkeys(m for rows in table.quoted.values() for m in rows if m != table.ours))
+    order = [*figure.methods, *(m for m in printed if m not in figure.methods)]
+    for model in models:
+        if model.startswith("results:") and shown_name(model) not in order:
+            raise ConfigError(f"{name} has no method {shown_name(model)!r}; there are: {', '.join(order)}")
+    places = {model: order.index(shown_name(model)) for model in models if shown_name(model) in order}
+    return sorted(models, key=lambda model: places.get(model, len(order)))
 
 
 def parse_region(text: str) -> Region:
@@ -39,7 +86,7 @@ def parse_region(text: str) -> Region:
 def compare_photos(
     models: list[str],
     lq: Path,
-    gt: Path,
+    gt: Path | None,
     out: Path,
     *,
     mask: Path | None = None,
@@ -51,13 +98,16 @@ def compare_photos(
 ) -> str:
     """Draw one region of one photo as LQ, every model and GT, scores of the whole photo under each.
 
+    Without a GT there are no scores, and every model enlarges by the same factor.
+
     Args:
         models: see `methods.find_method`.
         lq: degraded photo.
-        gt: its clean photo.
+        gt: its clean photo; None where there is none.
         out: `.png` or `.pdf`.
         mask: for inpainting.
-        region: in GT pixels; None takes the window where the first model errs most.
+        region: in GT pixels; None takes the window where the first model errs most
+            (without a GT, the middle).
         protocol: whose scores are printed.
         seed: of the diffusion's start.
         device: for networks.
@@ -69,27 +119,76 @@ def compare_photos(
     Raises:
         DataError: if sizes do not match or the region leaves the photo; OutputError if `out` exists.
     """
-    _check_out(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite)
+    if gt is None:
+        photo, panels = _without_gt(models, lq, mask, seed, device)
+        clean = panels[0][1]
+    else:
+        photo, clean, panels = _with_gt(models, Sample(lq.stem, lq, gt, mask), protocol, seed, device)
+    scale = clean.shape[1] // photo.shape[1]
+    box = region or (_middle(clean) if gt is None else hardest_region(panels[0][1], clean))
+    x, y, width, height = box
+    if x + width > clean.shape[2] or y + height > clean.shape[1]:
+        size = f"{clean.shape[2]}×{clean.shape[1]}"
+        raise DataError(f"region {x},{y},{width},{height} leaves {gt or 'the results'} ({size})")
+    large = photo.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    ends = [] if gt is None else [("GT", clean, "")]
+    _draw_panels([("LQ", large, ""), *panels, *ends], large if gt is None else clean, box, out)
+    return f"{out}: {len(models)} methods, region {x},{y},{width},{height}, protocol {protocol}"
+
+
+Panel = tuple[str, Tensor, str]
+"""Name, photo `3 H W`, caption."""
+
+
+def _with_gt(
+    models: list[str], sample: Sample, protocol: str, seed: int, device: str
+) -> tuple[Tensor, Tensor, list[Panel]]:
+    """Return LQ, GT and a panel for each model, with its scores."""
     rules = find_protocol(protocol)
     scorer = open_scorer(rules)
-    sample = Sample(lq.stem, lq, gt, mask)
-    panels: list[tuple[str, Tensor, str]] = []
+    panels: list[Panel] = []
     for model in models:
         done = restore_sample(find_method(model, device=device), sample, seed)
         result = quantise(done.restored, rules)
         scores = scorer.scores(result, done.gt)
         caption = "  ".join(f"{title(k)} {number(k, v)}" for k, v in scores.items())
-        panels.append((Path(model).stem if "/" in model else model, result.float(), caption))
+        panels.append((_short(model), result.float(), caption))
         photo, clean = done.lq, done.gt
-    scale = clean.shape[1] // photo.shape[1]
-    box = region or hardest_region(panels[0][1], clean)
-    x, y, width, height = box
-    if x + width > clean.shape[2] or y + height > clean.shape[1]:
-        raise DataError(f"region {x},{y},{width},{height} leaves {gt} ({clean.shape[2]}×{clean.shape[1]})")
-    large = photo.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    panels = [("LQ", large, ""), *panels, ("GT", clean, "")]
-    _draw_panels(panels, clean, box, out)
-    return f"{out}: {len(models)} methods, region {x},{y},{width},{height}, protocol {rules.name}"
+    return photo, clean, panels
+
+
+def _without_gt(
+    models: list[str], lq: Path, mask: Path | None, seed: int, device: str
+) -> tuple[Tensor, list[Panel]]:
+    """Return LQ and a panel for each model; all results have one size."""
+    photo = as_float(read_rgb(lq))
+    hole = None if mask is None else read_mask_for(lq, mask, (photo.shape[1], photo.shape[2]))
+    seen = photo if hole is None else photo * (1 - hole)
+    methods = [find_method(model, device=device) for model in models]
+    scale = next((method.scale for method in methods if method.scale is not None), 1)
+    panels: list[Panel] = []
+    for model, method in zip(models, methods, strict=True):
+        result = restore_alone(method, lq.stem, seen, hole, scale, seed)
+        if hole is not None:
+            result = hole * result + (1 - hole) * photo
+        if panels and result.shape != panels[0][1].shape:
+            sizes = [f"{t.shape[2]}×{t.shape[1]}" for t in (result, panels[0][1])]
+            raise DataError(
+                f"{shown_name(model)} gives {sizes[0]}, {panels[0][0]} {sizes[1]}; expected one size"
+            )
+        panels.append((_short(model), result, ""))
+    return photo, panels
+
+
+def _short(model: str) -> str:
+    name = shown_name(model)
+    return Path(name).stem if "/" in name else name
+
+
+def _middle(photo: Tensor) -> Region:
+    height, width = (max(1, n // 4) for n in photo.shape[1:])
+    return (photo.shape[2] - width) // 2, (photo.shape[1] - height) // 2, width, height
 
 
 def hardest_region(result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -> Region:
@@ -101,14 +200,14 @@ def hardest_region(result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -
     return x, y, width, height
 
 
-def _draw_panels(panels: list[tuple[str, Tensor, str]], gt: Tensor, box: Region, out: Path) -> None:
-    pyplot = _pyplot()
+def _draw_panels(panels: list[Panel], gt: Tensor, box: Region, out: Path) -> None:
+    plots = pyplot()
     x, y, width, height = box
     columns = len(panels) + 1
-    with pyplot.rc_context({"font.size": 8, "svg.hashsalt": "dirformer"}):
-        figure, axes = pyplot.subplots(1, columns, figsize=(2.2 * columns, 2.6), layout="constrained")
+    with plots.rc_context({"font.size": 8, "svg.hashsalt": "dirformer"}):
+        figure, axes = plots.subplots(1, columns, figsize=(2.2 * columns, 2.6), layout="constrained")
         axes[0].imshow(gt.permute(1, 2, 0).numpy())
-        axes[0].add_patch(pyplot.Rectangle((x, y), width, height, fill=False, edgecolor="red", linewidth=1.5))
+        axes[0].add_patch(plots.Rectangle((x, y), width, height, fill=False, edgecolor="red", linewidth=1.5))
         axes[0].set_title("photo")
         for axis, (name, photo, caption) in zip(axes[1:], panels, strict=True):
             crop = photo[:, y : y + height, x : x + width]
@@ -118,84 +217,5 @@ def _draw_panels(panels: list[tuple[str, Tensor, str]], gt: Tensor, box: Region,
         for axis in axes:
             axis.set_xticks([])
             axis.set_yticks([])
-        _save(figure, out)
-        pyplot.close(figure)
-
-
-def plot_results(
-    kind: str, results: list[Path], out: Path, *, metric: str | None = None, overwrite: bool = False
-) -> str:
-    """Plot a score of result files against Mult-Adds (`cost`, Fig. 1) or against T (`timesteps`, Fig. 6).
-
-    Models without Mult-Adds (interpolations) are drawn at 0 in the first, left out of the second.
-
-    Raises:
-        ConfigError: for another kind, or a metric the results do not have; OutputError if `out` exists.
-        DataError: if no result is given or nothing can be drawn.
-    """
-    _check_out(out, overwrite=overwrite)
-    if kind not in AXES:
-        raise ConfigError(f"no plot {kind!r}; there are: {', '.join(AXES)}")
-    if not results:
-        raise DataError("a plot needs results; give --results FILE of `evaluate --json`")
-    entries = [entry for path in results for entry in read_result(path)["models"]]
-    name = metric or next(iter(entries[0]["mean"]))
-    points = []
-    for entry in entries:
-        if name not in entry["mean"]:
-            raise ConfigError(f"{entry['model']} has no {name}; it has {', '.join(entry['mean'])}")
-        place = model_axis(kind, entry["model"])
-        if place is not None and entry["mean"][name] is not None:
-            points.append((place, entry["mean"][name], Path(entry["model"]).stem))
-    if not points:
-        raise DataError(f"nothing to draw: no model of these results has {AXES[kind]}")
-    points.sort()
-    pyplot = _pyplot()
-    figure, axis = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
-    axis.plot(*zip(*((x, y) for x, y, _ in points), strict=True), "o-" if kind == "timesteps" else "o")
-    for x, y, label in points:
-        axis.annotate(label, (x, y), textcoords="offset points", xytext=(5, 5))
-    axis.set_xlabel(AXES[kind])
-    axis.set_ylabel(title(name))
-    axis.grid(alpha=0.3)
-    _save(figure, out)
-    pyplot.close(figure)
-    return f"{out}: {len(points)} points, {name} against {AXES[kind]}"
-
-
-AXES = {"cost": "Mult-Adds of a 256×256 input (G)", "timesteps": "timesteps T"}
-
-
-def model_axis(kind: str, model: str) -> float | None:
-    """Return where a model stands on the axis; None where the question makes no sense."""
-    if model in BASELINES:
-        return 0.0 if kind == "cost" else None
-    path = weight_file(model)
-    if path is None or path.suffix != ".safetensors":
-        return None
-    if kind == "timesteps":
-        return float(read_header(path).config.timesteps)
-    return float(cost(str(path), measure=False)["total"]["mult_adds"]) / 1e9
-
-
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    if out.suffix not in SUFFIXES:
-        raise OutputError(f"{out} has no known suffix; expected one of {', '.join(SUFFIXES)}")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already; add --overwrite to replace it")
-
-
-def _save(figure: Any, out: Path) -> None:
-    with atomic_path(out) as part:
-        figure.savefig(part, format=out.suffix[1:], dpi=200, bbox_inches="tight")
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib as mpl
-    except ModuleNotFoundError:
-        raise MissingExtraError("matplotlib", "eval") from None
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    return plt
+        save_figure(figure, out)
+        plots.close(figure)

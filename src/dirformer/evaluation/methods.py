@@ -17,15 +17,18 @@ from torch import Tensor
 
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.ground.device import choose_device
-from dirformer.ground.errors import CheckpointError, ConfigError, MissingExtraError
-from dirformer.networks.holes import fill_smoothly
+from dirformer.ground.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from dirformer.networks.holes import fill_smoothly, inpainting_input
 from dirformer.tasks import TASKS
-from dirformer.weights.catalog import CATALOG
-from dirformer.weights.checkpoints import read_header
+from dirformer.weights.catalog import CATALOG, find_weights
+from dirformer.weights.checkpoints import WHOLE, read_header
+from dirformer.weights.load import load_stage1, open_weights
 
 FILLS = "{} fills holes; it goes with --protocol inpainting and --masks"
 SPANDREL = "spandrel:"
 """Prefix of weight files that the spandrel library loads."""
+RESULTS = "results:"
+"""Prefix of finished results: `results:NAME=DIR`."""
 ENSEMBLE = "+"
 """Suffix of networks that restore each photo eight times, turned and flipped."""
 Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
@@ -44,6 +47,11 @@ class Method:
     """Whether it fills holes that a mask marks; None takes photos with and without."""
     device: torch.device | None = None
     """Where it computes, for memory figures."""
+    oracle: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None
+    """Stage 1, which restores with the GT at hand: (lq, mask, gt) → restored. It takes the place of
+    `restore`."""
+    finished: Path | None = None
+    """Folder of finished results, which are read in place of restoring."""
 
 
 def find_method(model: str, *, device: str = "auto", precision: str = "float32") -> Method:
@@ -52,20 +60,27 @@ def find_method(model: str, *, device: str = "auto", precision: str = "float32")
     Args:
         model: `bicubic`, `lanczos`, `input`, `telea`, `smooth`, a shipped model's name, a weight file (ours
             or the authors'), either of them with `+` behind it for the mean over eight turns (self-ensemble),
-            or `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …).
+            `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …), or
+            `results:NAME=DIR` for finished results of any method, named like their photos. A stage-1 file
+            sees the GT.
         device: for networks.
         precision: for networks.
 
     Raises:
         CheckpointError: if it is neither a name nor a weight file that can be read.
+        DataError: for finished results that are not there.
     """
     if model in BASELINES:
         return Method(model, BASELINES[model])
+    if model.startswith(RESULTS):
+        return Method(shown_name(model), unchanged, finished=_results_folder(model))
     if model.startswith(SPANDREL):
         return _spandrel(model, choose_device(device))
     from dirformer.inference.options import RestoreOptions
     from dirformer.inference.restorer import Restorer
 
+    if is_stage1(model):
+        return _oracle(model, choose_device(device))
     options = RestoreOptions(device, precision, self_ensemble=model.endswith(ENSEMBLE))
     restorer = Restorer(model.removesuffix(ENSEMBLE), options)
 
@@ -74,6 +89,54 @@ def find_method(model: str, *, device: str = "auto", precision: str = "float32")
         return restorer.restore(lq, mask, seed)
 
     return Method(model, restore, restorer.scale, TASKS[restorer.task].has_mask, restorer.device)
+
+
+def shown_name(model: str) -> str:
+    """Return what tables call a model: the NAME of finished results, else the model itself."""
+    return model.removeprefix(RESULTS).partition("=")[0] if model.startswith(RESULTS) else model
+
+
+def _results_folder(model: str) -> Path:
+    name, equals, folder = model.removeprefix(RESULTS).partition("=")
+    if not (name and equals and folder):
+        raise ConfigError(f"{model!r} names no results; expected results:NAME=DIR")
+    if not Path(folder).is_dir():
+        raise DataError(f"{folder} is not there; expected the folder of the results of {name}")
+    return Path(folder)
+
+
+def is_stage1(model: str) -> bool:
+    """Return whether a model is a stage-1 network; what cannot be read is none."""
+    path = weight_file(model)
+    if path is None or model.startswith(SPANDREL) or model.endswith(ENSEMBLE):
+        return False
+    try:
+        if path.suffix == ".safetensors":
+            header = read_header(path)
+            return header.stage == 1 and header.part == WHOLE
+        return open_weights(path).header.stage == 1
+    except CheckpointError:
+        return False
+
+
+def _oracle(model: str, device: torch.device) -> Method:
+    from dirformer.inference.restorer import pad_to_multiple
+
+    network = load_stage1(find_weights(model)).to(device).eval()
+    config = network.config
+
+    @torch.inference_mode()
+    def restore(lq: Tensor, mask: Tensor | None, gt: Tensor) -> Tensor:
+        height, width = gt.shape[1:]
+        seen = lq if mask is None else inpainting_input(config, lq[None], mask[None])[0]
+        pair = (
+            pad_to_multiple(photo[None], config.multiple * factor).to(device)
+            for photo, factor in ((seen, 1), (gt, config.scale))
+        )
+        return network(*pair)[0, :, :height, :width].float().cpu().clamp(0, 1)
+
+    has_mask = TASKS[config.task].has_mask
+    return Method(model, unchanged, config.scale, has_mask, device, oracle=restore)
 
 
 def _spandrel(model: str, device: torch.device) -> Method:
@@ -108,7 +171,7 @@ def method_scale(model: str) -> int | None:
     Raises:
         CheckpointError: if it is neither a name nor a weight file that can be read.
     """
-    if model in BASELINES:
+    if model in BASELINES or model.startswith(RESULTS):
         return None
     path = weight_file(model)
     if path is not None and path.suffix == ".safetensors":

@@ -101,9 +101,12 @@ def _quoted(protocol_name: str) -> str:
             if case.protocol != protocol_name:
                 continue
             for method, cells in paper.quoted.get(case.name, {}).items():
-                figures = ", ".join(f"{title(metric)} {figure}" for metric, figure in cells.items())
-                texts = (case.name, figures, f"quoted ({paper.name} of the paper)")
-                row = "".join(f"<td>{html.escape(text)}</td>" for text in texts)
+                figures = ", ".join(
+                    f"{html.escape(title(metric))} <span class=rank{quote.rank}>{quote.text}</span>"
+                    for metric, quote in cells.items()
+                )
+                where = f"quoted ({paper.name} of the paper)"
+                row = f"<td>{html.escape(case.name)}</td><td>{figures}</td><td>{where}</td>"
                 lines.append(f"<tr><th>{html.escape(method)}</th>{row}</tr>")
     if not lines:
         return ""

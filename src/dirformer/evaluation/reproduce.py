@@ -12,14 +12,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dirformer.evaluation.compare import model_axis
-from dirformer.evaluation.paper import Case, Table, paper_table, with_cells
+from dirformer.evaluation.methods import RESULTS, is_stage1, shown_name, weight_file
+from dirformer.evaluation.needs import find_place, requirements
+from dirformer.evaluation.paper import TABLES, Case, Table, paper_table, with_cells
+from dirformer.evaluation.plots import AXES, Point, draw_points, model_axis, quoted_axis
+from dirformer.evaluation.quotes import printed
 from dirformer.evaluation.results import finite
 from dirformer.evaluation.run import Evaluation, Record
 from dirformer.evaluation.tables import number, title
-from dirformer.ground.errors import ConfigError, DirformerError
+from dirformer.ground.errors import ConfigError, DataError, DirformerError
 from dirformer.metrics.protocols import find_protocol
+from dirformer.networks.presets import PRESETS
+from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG
+from dirformer.weights.checkpoints import read_header
+
+SCHEMA = 2
+PLOTS = {"fig1": "cost", "fig6": "timesteps"}
+"""Figures that are points, and their axis."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +46,20 @@ class Reproduction:
 
     Args:
         target: `table1` … `table6`, `fig1`, `fig6`.
-        data: folder that holds the data sets, each in its official layout (`paper.TABLES`).
-        models: weights for all cases, or `CASE=FILE` for one; several make several rows.
+        data: folder that holds the data sets, each in its official layout (`paper.TABLES`); None has none.
+        models: weights for all cases that they suit, `CASE=FILE` for one, or `ROW=FILE` for a row of an
+        ablation (`S1=FILE` in table4); several make several rows.
         metric_weights: folder of published weights.
         paper: JSON file with further quoted cells.
         seed: of the diffusion's start.
         device: for networks.
 
     Raises:
-        ConfigError: for a table or case that does not exist.
+        ConfigError: for a table, case or row that does not exist.
     """
 
     target: str
-    data: Path
+    data: Path | None
     models: list[str]
     metric_weights: Path | None = None
     paper: Path | None = None
@@ -57,42 +68,52 @@ class Reproduction:
     table: Table = field(init=False)
     runs: dict[str, Evaluation] = field(init=False, default_factory=dict)
     missing: list[str] = field(init=False, default_factory=list)
+    rows: dict[str, str] = field(init=False, default_factory=dict)
+    """Model → the printed row that it is compared with."""
 
     def __post_init__(self) -> None:
         self.table = paper_table(self.target)
         if self.paper is not None:
             self.table = with_cells(self.table, self.paper)
-        names = [case.name for case in self.table.cases]
-        for model in self.models:
-            name, equals, _ = model.partition("=")
-            if equals and name not in names:
-                raise ConfigError(f"{model!r} names no case; {self.target} has {', '.join(names)}")
+        given = [self._parsed(model) for model in self.models]
         for case in self.table.cases:
-            self._prepare(case)
+            own = [model for name, model in given if name == case.name]
+            self._prepare(case, own or [m for name, m in given if not name and _suits(m, case)])
 
-    def _prepare(self, case: Case) -> None:
-        place = find_layout(case, self.data)
-        if place is None:
-            tried = " or ".join(f"{self.data / lq} with {gt}" for lq, gt in case.layouts)
-            self.missing.append(f"{case.name}: no data; expected {tried}")
-            return
-        models = self._models(case)
-        if not models:
-            self.missing.append(
-                f"{case.name}: no weights of {case.preset}; give --model FILE (an authors' file will do)"
-            )
-            return
-        lq, gt, masks = place
+    def _parsed(self, model: str) -> tuple[str, str]:
+        """Return the case that a model is for (`` for all) and the model; note the row that it is."""
+        name, equals, rest = model.partition("=")
+        if model.startswith(RESULTS) or not equals or Path(model).exists():
+            name, rest = "", model
+        elif name in self.table.rows:
+            self.rows[shown_name(rest)], name = self.table.rows[name], ""
+        elif name not in {case.name for case in self.table.cases}:
+            known = [*(case.name for case in self.table.cases), *self.table.rows]
+            raise ConfigError(f"{model!r} names no case; {self.target} has {', '.join(known)}")
+        if shown_name(rest) not in self.rows and "S1" in self.table.rows and is_stage1(rest):
+            self.rows[shown_name(rest)] = self.table.rows["S1"]
+        return name, rest
+
+    def _prepare(self, case: Case, models: list[str]) -> None:
+        shipped = case.preset in CATALOG and CATALOG[case.preset].path.is_file()
+        models = models or ([case.preset] if shipped else [])
         try:
+            place = None if self.data is None else find_place(case, self.data)
+            if place is None:
+                tried = " or ".join(f"{lq} with {gt}" for lq, gt in case.layouts)
+                raise DataError(f"no data; expected {tried} below {self.data or '--data DIR'}")
+            if not models:
+                raise DataError(f"no weights of {case.preset}; give --model FILE (an authors' file will do)")
             run = Evaluation(
                 models,
-                lq,
-                gt,
+                place.lq,
+                place.gt,
                 case.protocol,
-                masks=masks,
+                masks=place.masks,
                 seed=self.seed,
                 device=self.device,
                 metric_weights=self.metric_weights,
+                samples=place.samples,
             )
         except DirformerError as error:
             self.missing.append(f"{case.name}: {error}")
@@ -105,18 +126,19 @@ class Reproduction:
         self.missing += [line for line in run.scorer.missing if line not in self.missing]
         self.runs[case.name] = run
 
-    def _models(self, case: Case) -> list[str]:
-        own = [m.partition("=")[2] for m in self.models if m.partition("=")[0] == case.name]
-        everywhere = [m for m in self.models if "=" not in m]
-        shipped = [case.preset] if case.preset in CATALOG and CATALOG[case.preset].path.is_file() else []
-        return own + everywhere or shipped
-
     def introduction(self) -> list[str]:
-        """Return what a reader must know before the figures: title, protocols, what is missing."""
+        """Return what a reader must know before the figures: title, protocols, notes, what is missing."""
         rules = dict.fromkeys(case.protocol for case in self.table.cases)
         lines = [f"{self.target}: {self.table.title}"]
         lines += [f"protocol {name}: {find_protocol(name).sentence}" for name in rules]
-        return lines + self.missing
+        lines += [f"note: {note}" for note in self.table.notes]
+        lines += self.missing
+        if not self.runs:
+            lines += [
+                "nothing can be measured; it needs:",
+                *requirements(self.table, self.data, self.metric_weights),
+            ]
+        return lines
 
     def __len__(self) -> int:
         return sum(len(run) for run in self.runs.values())
@@ -128,61 +150,124 @@ class Reproduction:
                 yield Step(name, record)
 
     def summarise(self, steps: Iterable[Step]) -> dict[str, Any]:
-        """Collect steps into the result: per case our rows, the paper's, and the difference to DiffIR's."""
+        """Collect steps into the result: per case our rows, the paper's, and the difference to its row."""
         records: dict[str, list[Record]] = {name: [] for name in self.runs}
         for step in steps:
             records[step.case].append(step.record)
         cases = []
         for case in self.table.cases:
             run = self.runs.get(case.name)
-            result = None if run is None else run.summarise(records[case.name])
-            quoted = self.table.quoted.get(case.name, {})
-            entry: dict[str, Any] = {"case": case.name, "quoted": quoted, "measured": result}
-            reference = next((cells for method, cells in quoted.items() if method.startswith("DiffIR")), {})
-            if result is not None:
-                entry["difference"] = {
-                    e["model"]: {k: e["mean"][k] - v for k, v in reference.items() if k in e["mean"]}
-                    for e in result["models"]
-                }
-                if self.target in _PLOTS:
-                    axis = _PLOTS[self.target]
-                    entry["axis"] = {e["model"]: model_axis(axis, e["model"]) for e in result["models"]}
-            cases.append(entry)
-        whole = {"schema": 1, "target": self.target, "title": self.table.title, "cases": cases}
-        return dict(finite({**whole, "missing": self.missing}))
+            cases.append(self._entry(case, None if run is None else run.summarise(records[case.name])))
+        whole = {"schema": SCHEMA, "target": self.target, "title": self.table.title, "cases": cases}
+        notes = {"costs": self._costs(), "notes": list(self.table.notes), "missing": self.missing}
+        return dict(finite(whole | notes))
+
+    def _entry(self, case: Case, result: dict[str, Any] | None) -> dict[str, Any]:
+        quoted = self.table.quoted.get(case.name, {})
+        cells = {
+            m: {k: {"text": q.text, "rank": q.rank} for k, q in row.items()} for m, row in quoted.items()
+        }
+        entry: dict[str, Any] = {"case": case.name, "quoted": cells, "measured": result}
+        axis = PLOTS.get(self.target)
+        if axis is not None:
+            entry["quoted_axis"] = {m: quoted_axis(axis, m, case.protocol) for m in quoted}
+        if result is None:
+            return entry
+        models = self.runs[case.name].models
+        by_name = {shown_name(m): m for m in models}
+        entry["difference"] = {
+            e["model"]: {
+                k: e["mean"][k] - q.value
+                for k, q in quoted.get(self.rows.get(e["model"], self._ours(quoted)), {}).items()
+                if k in e["mean"]
+            }
+            for e in result["models"]
+        }
+        if axis is not None:
+            entry["axis"] = {e["model"]: model_axis(axis, by_name[e["model"]]) for e in result["models"]}
+        return entry
+
+    def _ours(self, quoted: Any) -> str:
+        if self.table.ours in quoted:
+            return self.table.ours
+        return next((method for method in quoted if method.startswith("DiffIR")), "")
+
+    def _costs(self) -> dict[str, dict[str, str]]:
+        """Return what the table prints beside scores: parameters, Mult-Adds, switches."""
+        if self.target not in TABLES or self.target in PLOTS:
+            return {}
+        cells = printed(self.target).cells.get("", {})
+        return {m: {k: q.text for k, q in row.items()} for m, row in cells.items()}
 
     def text(self, result: dict[str, Any]) -> str:
         """Lay a result out: a line per method, quoted ones marked, differences in brackets."""
-        lines = []
+        lines = ["as printed: * best, · second best of the paper"]
+        if result["costs"]:
+            lines.append("costs and switches")
+            for method, cells in result["costs"].items():
+                lines.append(f"  {method:34} {'  '.join(f'{k} {v}' for k, v in cells.items())}  (quoted)")
         for entry in result["cases"]:
             lines.append(f"{entry['case']}")
-            for method, cells in entry["quoted"].items():
-                figures = "  ".join(f"{title(k)} {v}" for k, v in cells.items())
-                lines.append(f"  {method:34} {figures}  (quoted)")
-            for row in (entry["measured"] or {"models": []})["models"]:
-                texts = []
-                for metric, value in row["mean"].items():
-                    difference = entry["difference"][row["model"]].get(metric)
-                    beside = "" if difference is None else f" ({difference:+.4g})"
-                    texts.append(f"{title(metric)} {number(metric, value)}{beside}")
-                place = entry.get("axis", {}).get(row["model"])
-                if place is not None:
-                    texts.append(f"{_PLOTS[self.target]} {place:g}")
-                lines.append(f"  {row['model']:34} {'  '.join(texts)}")
-            if entry["measured"] is None:
-                lines.append("  not measured: " + self._reason(entry["case"]))
+            quoted = self.table.quoted.get(entry["case"], {})
+            for method, row in quoted.items():
+                figures = "  ".join(f"{title(k)} {q.marked}" for k, q in row.items())
+                place = entry.get("quoted_axis", {}).get(method)
+                beside = "" if place is None else f"  {PLOTS[self.target]} {place:g}"
+                lines.append(f"  {method:34} {figures}{beside}  (quoted)")
+            lines += self._measured(entry)
         return "\n".join(lines)
+
+    def _measured(self, entry: dict[str, Any]) -> list[str]:
+        if entry["measured"] is None:
+            return ["  not measured: " + self._reason(entry["case"])]
+        lines = []
+        for row in entry["measured"]["models"]:
+            texts = []
+            for metric, value in row["mean"].items():
+                difference = entry["difference"][row["model"]].get(metric)
+                beside = "" if difference is None else f" ({difference:+.4g})"
+                texts.append(f"{title(metric)} {number(metric, value)}{beside}")
+            place = entry.get("axis", {}).get(row["model"])
+            if place is not None:
+                texts.append(f"{PLOTS[self.target]} {place:g}")
+            if row["model"] in self.rows:
+                texts.append(f"against {self.rows[row['model']]}")
+            lines.append(f"  {row['model']:34} {'  '.join(texts)}")
+        return lines
 
     def _reason(self, case: str) -> str:
         return next(line for line in self.missing if line.startswith(f"{case}:")).partition(": ")[2]
 
+    def draw(self, result: dict[str, Any], out: Path, *, overwrite: bool = False) -> str:
+        """Draw a figure of points, a panel for each case: quoted points hollow, measured ones filled.
 
-_PLOTS = {"fig1": "cost", "fig6": "timesteps"}
+        Raises:
+            ConfigError: for a target that is no such figure; OutputError if `out` exists.
+        """
+        if self.target not in PLOTS:
+            raise ConfigError(f"{self.target} is no plot; --plot goes with {' and '.join(PLOTS)}")
+        axis, panels = PLOTS[self.target], {}
+        for entry, case in zip(result["cases"], self.table.cases, strict=True):
+            metric = find_protocol(case.protocol).metrics[0]
+            metric = "lpips_alex" if case.protocol == "sr" else metric
+            points = [
+                Point(entry["quoted_axis"][m], q[metric].value, m, quoted=True)
+                for m, q in self.table.quoted.get(case.name, {}).items()
+                if metric in q and entry["quoted_axis"].get(m) is not None
+            ]
+            for row in (entry["measured"] or {"models": []})["models"]:
+                place = entry["axis"][row["model"]]
+                if place is not None and row["mean"].get(metric) is not None:
+                    points.append(Point(place, row["mean"][metric], Path(row["model"]).stem))
+            panels[f"{case.name}, {title(metric)}"] = points
+        return draw_points(panels, AXES[axis], out, joined=axis == "timesteps", overwrite=overwrite)
 
 
-def find_layout(case: Case, data: Path) -> tuple[Path, Path, Path | None] | None:
-    """Return the folders of LQ, GT and masks of the first official layout that is there."""
-    for place, (lq, gt) in enumerate(case.layouts):
-        if (data / lq).is_dir() and (data / gt).is_dir():
-            return data / lq, data / gt, data / case.masks[place] if case.masks else None
-    return None
+def _suits(model: str, case: Case) -> bool:
+    """Return whether a model can be meant for a case; what says nothing of its task can."""
+    path = weight_file(model)
+    if model.startswith(RESULTS) or path is None or path.suffix != ".safetensors":
+        return True
+    config, wanted = read_header(path).config, PRESETS[case.preset]
+    same_kind = TASKS[config.task].has_mask == TASKS[wanted.task].has_mask
+    return same_kind and config.scale == wanted.scale

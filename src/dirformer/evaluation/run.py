@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,15 @@ from torch import Tensor
 
 from dirformer import __version__
 from dirformer.evaluation import mild
-from dirformer.evaluation.methods import ENSEMBLE, Method, find_method, fingerprint, method_scale
+from dirformer.evaluation.methods import (
+    ENSEMBLE,
+    RESULTS,
+    Method,
+    find_method,
+    fingerprint,
+    method_scale,
+    shown_name,
+)
 from dirformer.evaluation.request import check_request
 from dirformer.evaluation.results import SCHEMA, finite, infinite, safe_name, seed_spread, statistics
 from dirformer.evaluation.samples import Sample, find_samples, restore_sample
@@ -67,6 +75,7 @@ class Evaluation:
             so that the same call goes on where it stopped.
         metric_weights: folder of published weights (`perceptual.weights_folder`).
         all_variants: also score every variant of `variants.VARIANTS`, into `variants` of a row.
+        samples: the pairs themselves, where folders and names do not tell; None finds them.
 
     Raises:
         DataError: if names do not match, masks are missing, or a folder is empty.
@@ -90,6 +99,7 @@ class Evaluation:
         journal: Path | None = None,
         metric_weights: str | Path | None = None,
         all_variants: bool = False,
+        samples: list[Sample] | None = None,
     ) -> None:
         names = [models] if isinstance(models, str | Path) else models
         self.models = list(dict.fromkeys(str(name) for name in names))
@@ -101,7 +111,10 @@ class Evaluation:
         self.seeds = range(seed, seed + seeds)
         self.device, self.precision = device, precision
         self.save = None if save is None else Path(save)
-        self.samples = self._made(gt) if lq is None else find_samples(lq, gt, masks)
+        if samples is not None:
+            self.samples = samples
+        else:
+            self.samples = self._made(gt) if lq is None else find_samples(lq, gt, masks)
         self.scorer: Scorer = open_scorer(
             self.rules,
             metrics,
@@ -159,11 +172,12 @@ class Evaluation:
             method: Method | None = None
             for sample in self.samples:
                 key = "" if self.journal is None else _key(identity, sample)
-                if key in known:
+                # Finished results are files that may change; reading them again costs nothing.
+                if key in known and not model.startswith(RESULTS):
                     yield Record(model, known[key])
                     continue
                 method = method or find_method(model, device=self.device, precision=self.precision)
-                record = self._score(method, sample)
+                record = replace(self._score(method, sample), model=model)
                 if self.journal is not None:
                     self.journal.write("row", key=key, model=model, row=finite(record.row))
                 yield record
@@ -205,7 +219,7 @@ class Evaluation:
                 features[record.model].append(record.features)
         models = []
         for model in self.models:
-            entry = {"model": model, "images": rows[model], **statistics(rows[model])}
+            entry = {"model": shown_name(model), "images": rows[model], **statistics(rows[model])}
             if features[model]:
                 ours, clean = (torch.stack(side) for side in zip(*features[model], strict=True))
                 entry["mean"] = {"fid": frechet_distance(ours, clean), **entry["mean"]}

@@ -59,11 +59,49 @@ def restore_sample(method: Method, sample: Sample, seed: int) -> Restored:
     seen = lq if mask is None else lq * (1 - mask)
     with PeakMemory(method.device) as memory:
         start = time.perf_counter()
-        restored = method.restore(seen, mask, scale, seed)
+        if method.oracle is not None:
+            restored = method.oracle(seen, mask, gt)
+        else:
+            restored = restore_alone(method, sample.name, seen, mask, scale, seed)
         seconds = time.perf_counter() - start
+    if restored.shape != gt.shape:
+        raise DataError(
+            f"{method.name} gives {_size(restored)} for {sample.name}; "
+            f"expected the size of its GT, {_size(gt)}"
+        )
     if mask is not None:
         restored = mask * restored + (1 - mask) * lq
     return Restored(lq, restored, gt, seconds, memory.mib)
+
+
+def restore_alone(
+    method: Method, name: str, lq: Float[Tensor, "3 h w"], mask: Tensor | None, scale: int, seed: int
+) -> Float[Tensor, "3 H W"]:
+    """Restore a photo without its GT, or read its finished result.
+
+    Raises:
+        DataError: if there is no result of that name, or the method needs the GT.
+    """
+    if method.oracle is not None:
+        raise DataError(f"{method.name} is a stage-1 network, which needs the clean photo; give --gt")
+    if method.finished is not None:
+        return as_float(read_rgb(find_result(method.finished, name)))
+    return method.restore(lq, mask, scale, seed)
+
+
+def find_result(folder: Path, name: str) -> Path:
+    """Return the finished result of a photo: `NAME.png`, or the one file whose name begins with `NAME_`.
+
+    Raises:
+        DataError: if there is none, or several.
+    """
+    photos = find_photos(folder)
+    exact = [path for path in photos if path.stem == name]
+    found = exact or [path for path in photos if path.stem.startswith(f"{name}_")]
+    if len(found) != 1:
+        many = ", ".join(path.name for path in found[:3]) or "none"
+        raise DataError(f"{folder} has {many} for {name}; expected one result, {name}.png or {name}_….png")
+    return found[0]
 
 
 def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
@@ -73,7 +111,7 @@ def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
         DataError: naming the first photo without a partner or mask.
     """
     if masks is None:
-        return [Sample(a.stem, a, b) for a, b in pair_photos(lq, gt)]
+        return [Sample(b.stem, a, b) for a, b in pair_photos(lq, gt)]
     clean = {p.stem: p for p in split_masks(find_photos(gt))[0]}
     photos, beside = split_masks(find_photos(lq))
     if masks.resolve() == lq.resolve():

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dirformer.evaluation.cost import count_cpen, count_dirformer, count_parts, total
+from dirformer.evaluation.count import count_cpen, count_dirformer, count_parts, total
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import Report
 from dirformer.ground.memory import MIB, available_memory, resident_memory, total_memory

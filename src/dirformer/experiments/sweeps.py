@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
+
+from torch import Tensor
 
 from dirformer.evaluation.results import interval95
 from dirformer.evaluation.tables import csv_lines, markdown, markdown_name
@@ -30,6 +33,8 @@ from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import Report
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.yaml_text import Place, cut, parse_yaml, short
+from dirformer.metrics.perceptual import MissingWeightsError, inception
+from dirformer.tasks import TASKS
 from dirformer.training.config import TrainConfig, find_yaml, is_text, load_recipe, override_value
 from dirformer.training.state import finished
 from dirformer.weights.catalog import find_weights
@@ -117,15 +122,19 @@ class Sweep:
     def score(self, report: Report = print) -> dict[str, Any]:
         """Score the last weights of all rows on the validation photos."""
         validation = Validation(self.validated)
+        features = _inception(report) if TASKS[validation.task].has_mask else None
         rows: list[dict[str, Any]] = []
         for row in self.rows.values():
-            scores = []
+            scores, fids = [], []
             for path in self._weights(row):
                 model = load(path).to(choose_device(self.validated.device))
                 scores.append(validation.scores(model))
+                fids.append({} if features is None else validation.fid(model, features))
                 report(f"{row.name}: {path}  {validation.score} {fmean(scores[-1]):.3f}")
             parameters = sum(p.numel() for p in model.parameters())
-            rows.append(_entry(row, scores, rows[0] if rows else None) | {"parameters": parameters})
+            means = {name: fmean(fid[name] for fid in fids) for name in fids[0]}
+            entry = _entry(row, scores, rows[0] if rows else None) | {"parameters": parameters}
+            rows.append(entry | ({"fid": means} if means else {}))
         photos = [f"{case.name} {case.kind}".strip() for case in validation.cases]
         return {
             "schema": SCHEMA,
@@ -142,10 +151,7 @@ class Sweep:
 
     def _config(self, row: Row, seed: int) -> TrainConfig:
         config = self._settings(row)
-        config = config.model_copy(update={"name": f"{row.name}-seed{seed}", "seed": seed})
-        if config.devices != 1 or config.nodes != 1:
-            raise ConfigError(f"row {row.name} has devices={config.devices}; a sweep trains on one device")
-        return config
+        return on_one_device(config.model_copy(update={"name": f"{row.name}-seed{seed}", "seed": seed}))
 
     def _settings(self, row: Row) -> TrainConfig:
         """Return a row's recipe with its fields; runs go below a folder of the sweep's name."""
@@ -160,6 +166,27 @@ class Sweep:
         if other.weights is not None:
             return other.weights
         return str(self._config(other, other.seeds[0]).folder / "last.safetensors")
+
+
+def on_one_device(config: TrainConfig) -> TrainConfig:
+    """Return a recipe of several devices for one: as many photos in a step, by passes one after the other."""
+    if config.devices == 1 and config.nodes == 1:
+        return config
+    devices = 1 if config.devices == "auto" else int(config.devices)
+    accumulate = config.accumulate * devices * config.nodes
+    whole = config.data.batch * accumulate
+    # A pool holds whole steps.
+    data = config.data.model_copy(update={"pool": -(-config.data.pool // whole) * whole})
+    return config.model_copy(update={"devices": 1, "nodes": 1, "accumulate": accumulate, "data": data})
+
+
+def _inception(report: Report) -> Callable[[Tensor], Tensor] | None:
+    """Open what FID needs; without its file there is no FID, and one line says so."""
+    try:
+        return inception()
+    except MissingWeightsError as error:
+        report(f"fid is left out: {error}")
+        return None
 
 
 def _entry(row: Row, scores: list[list[float]], first: dict[str, Any] | None) -> dict[str, Any]:
@@ -188,6 +215,8 @@ def as_markdown(result: dict[str, Any]) -> str:
     """Return the table for people: mean, interval, paired difference to the first row."""
     first, interval = markdown_name(result["rows"][0]["name"]), "95 % interval"
     head = ["row", f"{result['score']} (dB)", interval, "seeds", f"against {first}", interval, "parameters"]
+    fids = list(result["rows"][0].get("fid", {}))
+    head += fids
     rows = []
     for row in result["rows"]:
         difference = row.get("difference")
@@ -197,7 +226,7 @@ def as_markdown(result: dict[str, Any]) -> str:
             cells += ["", ""]
         else:
             cells += [f"{difference['mean']:+.3f}", _interval(difference["interval95"], "+")]
-        rows.append([*cells, f"{row['parameters']:,}"])
+        rows.append([*cells, f"{row['parameters']:,}", *(f"{row['fid'][name]:.4f}" for name in fids)])
     note = (
         f"{len(result['photos'])} validation photos; intervals are bootstrapped over photos, differences "
         "paired photo by photo, a photo's score the mean over seeds."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +22,7 @@ from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import read_rgb
+from dirformer.metrics.perceptual import frechet_distance
 from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
 from dirformer.metrics.scorer import as_float
 from dirformer.networks.diffir import DiffIR, DiffIRS1
@@ -135,6 +136,26 @@ class Validation:
     def scores(self, network: DiffIR) -> list[float]:
         """Return the score of each case."""
         return [self.score_of(self.restore(network, number), number) for number in range(len(self.cases))]
+
+    @torch.inference_mode()
+    def fid(self, network: DiffIR, features: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Return FID between results and GT, in inpainting for each kind of mask with the rest of the photo
+        kept.
+
+        Empty with fewer than two photos of a kind: FID compares sets.
+        """
+        sets: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for number, case in enumerate(self.cases):
+            restored, gt = self.restore(network, number), case.gt[0]
+            if case.mask is not None:
+                restored = case.mask[0] * restored + (1 - case.mask[0]) * gt
+            name = f"fid_{case.kind}" if case.kind else "fid"
+            sets.setdefault(name, []).append((features(restored).cpu(), features(gt).cpu()))
+        return {
+            name: frechet_distance(*(torch.stack(side) for side in zip(*pairs, strict=True)))
+            for name, pairs in sets.items()
+            if len(pairs) > 1
+        }
 
     @torch.inference_mode()
     def restore(self, network: DiffIR, number: int) -> Float[Tensor, "3 H W"]:

@@ -37,33 +37,76 @@ class WeightFile:
     source: str
     installed: tuple[str, str] | None = None
     """A package that brings it, and where in it."""
+    address: str = ""
+    """Where it is published."""
+    sha256: str = ""
+    """Of the published file; of `dists`, of the copy that torchmetrics brings."""
 
 
+_TORCHVISION = "https://download.pytorch.org/models/"
+_LPIPS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/"
 WEIGHTS = {
-    "alexnet": WeightFile("alexnet-owt-7be5be79.pth", "torchvision's AlexNet"),
-    "vgg16": WeightFile("vgg16-397923af.pth", "torchvision's VGG16"),
+    "alexnet": WeightFile(
+        "alexnet-owt-7be5be79.pth",
+        "torchvision's AlexNet",
+        address=_TORCHVISION + "alexnet-owt-7be5be79.pth",
+        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    ),
+    "vgg16": WeightFile(
+        "vgg16-397923af.pth",
+        "torchvision's VGG16",
+        address=_TORCHVISION + "vgg16-397923af.pth",
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    ),
     "lpips_alex": WeightFile(
         "lpips_alex.pth",
         "LPIPS v0.1 alex.pth",
         installed=("torchmetrics", "functional/image/lpips_models/alex.pth"),
+        address=_LPIPS + "alex.pth",
+        sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
     ),
     "lpips_vgg": WeightFile(
         "lpips_vgg.pth",
         "LPIPS v0.1 vgg.pth",
         installed=("torchmetrics", "functional/image/lpips_models/vgg.pth"),
+        address=_LPIPS + "vgg.pth",
+        sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
     ),
     "dists": WeightFile(
         "dists.pt",
         "weights.pt of DISTS-pytorch",
         installed=("torchmetrics", "functional/image/dists_models/weights.pt"),
+        address="https://github.com/dingkeyan93/DISTS/raw/master/DISTS_pytorch/weights.pt",
+        sha256="f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
     ),
     "stlpips": WeightFile(
         "alex_shift_tolerant.pth",
         "ST-LPIPS, in the package stlpips-pytorch",
         installed=ShiftTolerantAlexNet.INSTALLED,
     ),
-    "inception": WeightFile("pt_inception-2015-12-05-6726825d.pth", "pytorch-fid's Inception of 2015"),
+    "inception": WeightFile(
+        "pt_inception-2015-12-05-6726825d.pth",
+        "pytorch-fid's Inception of 2015",
+        address="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+        "pt_inception-2015-12-05-6726825d.pth",
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    ),
 }
+METRIC_FILES = {
+    "fid": ("inception",),
+    "lpips_alex": ("alexnet", "lpips_alex"),
+    "lpips_vgg": ("vgg16", "lpips_vgg"),
+    "dists": ("vgg16", "dists"),
+}
+"""Which files the scores of the paper's tables need."""
+
+
+def weight_path(key: str, folder: Path | None = None) -> Path | None:
+    """Return where a file of WEIGHTS lies: in the folder, or in an installed package; None if in neither."""
+    file, path = WEIGHTS[key], weights_folder(folder) / WEIGHTS[key].name
+    if not path.is_file() and file.installed is not None:
+        path = installed_file(*file.installed) or path
+    return path if path.is_file() else None
 
 
 def weights_folder(folder: Path | None = None) -> Path:
@@ -85,10 +128,8 @@ def read_weights(key: str, folder: Path | None = None, device: str | torch.devic
         MissingWeightsError: if it is in neither; CheckpointError if it cannot be read as tensors.
     """
     file, place = WEIGHTS[key], weights_folder(folder)
-    path = place / file.name
-    if not path.is_file() and file.installed is not None:
-        path = installed_file(*file.installed) or path
-    if not path.is_file():
+    path = weight_path(key, folder)
+    if path is None:
         raise MissingWeightsError(f"{file.name} ({file.source}) is not there; put it into {place}")
     content = read_foreign(path)
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}

@@ -53,7 +53,8 @@ class ModelConfig:
     """Pixel-unshuffle of the input in front of the DIRformer (released SR: ×2 takes 2, ×1 takes 4)."""
     tail: Tail = "conv"
     """`conv`: one 3×3. `shuffle`: twice (3×3, pixel-shuffle 2), 3×3 (released SR). `direct`: one 3×3 and
-    one pixel-shuffle. `nearest`: twice (nearest ×2, 3×3, LeakyReLU), 3×3 (ESRGAN's, the paper's wording)."""
+    one pixel-shuffle. `nearest`: twice (nearest ×2, 3×3, LeakyReLU), 3×3, LeakyReLU, 3×3 (all that ESRGAN has
+    behind its blocks, the paper's wording)."""
     skip: Skip = "nearest"
     """What the output is added to: the input, enlarged this way (at scale 1 the input itself), or nothing."""
 
@@ -96,6 +97,9 @@ class ModelConfig:
     """Add the posterior's noise in each reverse step but the last (Eq. 3; deleted in Sec. 4.2, V4)."""
     denoiser_blocks: int = 1
     """Linear layers behind the denoiser's first."""
+    denoiser_output: Literal["leaky", "linear"] = "leaky"
+    """What the denoiser's last layer ends with: a LeakyReLU of slope 0.1 (released), or nothing. Noise is as
+    often negative as positive; the LeakyReLU makes it hard to predict, see docs/reports/literal.md."""
     denoiser_order: Literal["condition_first", "noise_first"] = "condition_first"
     """Concatenation (D, t, Z) as released, or (Z, t, D) as in the paper."""
     time: Literal["scaled", "index"] = "scaled"
@@ -200,6 +204,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "target": ("x0", "epsilon"),
     "condition": ("photo", "constant"),
     "denoiser_order": ("condition_first", "noise_first"),
+    "denoiser_output": ("leaky", "linear"),
     "time": ("scaled", "index"),
 }
 _MOST = {

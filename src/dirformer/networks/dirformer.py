@@ -246,4 +246,5 @@ def _tail(config: ModelConfig) -> nn.Sequential:
         for _ in range(2)
         for layer in (nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2))
     ]
+    steps += [nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2)]
     return nn.Sequential(*steps, nn.Conv2d(width, 3, 3, padding=1))

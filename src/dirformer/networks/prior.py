@@ -85,6 +85,7 @@ class Denoiser(nn.Module):
         super().__init__()
         dim = config.prior_dim
         self.noise_first = config.denoiser_order == "noise_first"
+        self.linear_end = config.denoiser_output == "linear"
         self.layers = nn.ModuleList(
             nn.Linear(2 * dim + 1 if i == 0 else dim, dim) for i in range(1 + config.denoiser_blocks)
         )
@@ -97,7 +98,9 @@ class Denoiser(nn.Module):
         x = torch.cat([ends[0], time.to(z).reshape(-1, 1).expand(len(z), 1), ends[1]], dim=1)
         for linear in self.layers:
             # Called a residual MLP in the release, but nothing is added there either.
-            x = F.leaky_relu(linear(x), SLOPE)
+            x = linear(x)
+            if not (self.linear_end and linear is self.layers[-1]):
+                x = F.leaky_relu(x, SLOPE)
         return x
 
 

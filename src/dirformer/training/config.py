@@ -137,6 +137,8 @@ class Loss(_Section):
     """Eq. 13, 14 or 15."""
     perceptual: float = Field(0.0, ge=0)
     """VGG-19 maps before ReLU; needs `vgg19`."""
+    perceptual_layers: Literal["five", "conv5_4"] = "five"
+    """Which maps: Real-ESRGAN's five, weighted (released), or ESRGAN's conv5_4 alone."""
     vgg19: Path | None = None
     """The published ImageNet weight file of VGG-19."""
     resnet: float = Field(0.0, ge=0)
@@ -151,6 +153,9 @@ class Loss(_Section):
     """Weight of the adversarial loss; above 0 a discriminator is trained too."""
     discriminator: Literal["unet", "patch"] = "unet"
     """`unet`: every pixel, vanilla loss (super-resolution). `patch`: LaMa's, non-saturating with R1."""
+    adversarial_kind: Literal["vanilla", "relativistic"] = "vanilla"
+    """With `discriminator: unet`: real or not (released), or more real than the other kind on average
+    (ESRGAN)."""
     discriminator_dim: int = Field(64, ge=4)
     """Channels of the discriminator's first layer."""
     feature_matching: float = Field(0.0, ge=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -85,14 +85,22 @@ PRIOR_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 VGG19_WEIGHTS = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
 
 
+ESRGAN_WEIGHTS = {"conv5_4": 1.0}
+PERCEPTUAL_LAYERS = {"five": VGG19_WEIGHTS, "conv5_4": ESRGAN_WEIGHTS}
+"""What `loss.perceptual_layers` stands for: Real-ESRGAN's weights (released), or ESRGAN's one layer."""
+
+
 def vgg_perceptual(
-    features: VGG19Features, restored: Float[Tensor, "b 3 h w"], gt: Float[Tensor, "b 3 h w"]
+    features: VGG19Features,
+    restored: Float[Tensor, "b 3 h w"],
+    gt: Float[Tensor, "b 3 h w"],
+    weights: Mapping[str, float] = VGG19_WEIGHTS,
 ) -> Float[Tensor, ""]:
-    """L1 between maps of VGG-19 before ReLU, weighted by layer as in ESRGAN and Real-ESRGAN."""
+    """L1 between maps of VGG-19 before ReLU, weighted by layer."""
     with torch.no_grad():
         targets = features(gt)
     maps = features(restored)
-    return torch.stack([w * F.l1_loss(maps[name], targets[name]) for name, w in VGG19_WEIGHTS.items()]).sum()
+    return torch.stack([w * F.l1_loss(maps[name], targets[name]) for name, w in weights.items()]).sum()
 
 
 def resnet_perceptual(
@@ -126,6 +134,24 @@ def vanilla_discriminator(
 ) -> Float[Tensor, ""]:
     """Binary cross-entropy on logits, real photos 1 and restored ones 0, each with weight 1."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def relativistic_generator(
+    real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, ""]:
+    """ESRGAN's: half the cross-entropy of real below the mean of restored, and of restored above that of
+    real.
+
+    A relativistic average discriminator says how much more real a photo is than the other kind on average.
+    """
+    return (F.softplus(real - fake.mean()).mean() + F.softplus(real.mean() - fake).mean()) / 2
+
+
+def relativistic_discriminator(
+    real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, ""]:
+    """The counterpart of `relativistic_generator`: real above the mean of restored, restored below real's."""
+    return (F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()) / 2
 
 
 def r1_discriminator(

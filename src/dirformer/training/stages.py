@@ -23,11 +23,14 @@ from dirformer.networks.features import DilatedResNet50, ShiftTolerantAlexNet, V
 from dirformer.tasks import TASKS
 from dirformer.training.config import Loss, TrainConfig
 from dirformer.training.losses import (
+    PERCEPTUAL_LAYERS,
     PRIOR_LOSSES,
     feature_matching,
     masked_l1,
     negative_psnr,
     r1_discriminator,
+    relativistic_discriminator,
+    relativistic_generator,
     resnet_perceptual,
     vanilla_discriminator,
     vanilla_generator,
@@ -89,6 +92,8 @@ class PhotoLosses:
             )
         if loss.discriminator == "patch" and loss.adversarial and not inpainting:
             raise ConfigError("loss.discriminator=patch is for inpainting; expected unet")
+        if loss.adversarial_kind == "relativistic" and (inpainting or loss.discriminator == "patch"):
+            raise ConfigError("loss.adversarial_kind=relativistic is for super-resolution; expected vanilla")
         self.features: dict[str, nn.Module] = {}
         for name, (file, build, hint) in _EXTRACTORS.items():
             if getattr(loss, name):
@@ -110,7 +115,8 @@ class PhotoLosses:
             image = F.l1_loss(restored, gt)
         parts = {"image": weights.image * image}
         for name, features in self.features.items():
-            parts[name] = getattr(weights, name) * _PERCEPTUAL[name](features, restored, gt)
+            distance = _PERCEPTUAL[name](features, restored, gt, weights)
+            parts[name] = getattr(weights, name) * distance
         if discriminator is not None:
             parts |= self._adversarial(restored, batch, discriminator)
         return parts
@@ -119,7 +125,12 @@ class PhotoLosses:
         weights = self.weights
         discriminator.requires_grad_(requires_grad=False)
         if weights.discriminator == "unet":
-            return {"adversarial": weights.adversarial * vanilla_generator(discriminator(restored))}
+            fake = discriminator(restored)
+            if weights.adversarial_kind == "vanilla":
+                return {"adversarial": weights.adversarial * vanilla_generator(fake)}
+            with torch.no_grad():
+                real = discriminator(batch.real)
+            return {"adversarial": weights.adversarial * relativistic_generator(real, fake)}
         ours = discriminator.features(restored)
         parts = {"adversarial": weights.adversarial * vanilla_generator(ours[-1])}
         if weights.feature_matching:
@@ -134,7 +145,12 @@ class PhotoLosses:
         if batch.mask is not None:
             return {"discriminator": r1_discriminator(discriminator, batch.real, restored, batch.mask)}
         real, fake = discriminator(batch.real), discriminator(restored)
-        return {"discriminator": vanilla_discriminator(real, fake)}
+        relativistic = self.weights.adversarial_kind == "relativistic"
+        return {
+            "discriminator": (relativistic_discriminator if relativistic else vanilla_discriminator)(
+                real, fake
+            )
+        }
 
 
 class Stage1:
@@ -265,10 +281,12 @@ _EXTRACTORS: dict[str, tuple[str, type[Extractor], str]] = {
     "shift_tolerant": ("stlpips", ShiftTolerantAlexNet, "the file in the package stlpips-pytorch"),
 }
 """Loss → the field for its weight file, the network, and the name of the file."""
-_PERCEPTUAL: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
-    "perceptual": vgg_perceptual,
-    "resnet": resnet_perceptual,
-    "shift_tolerant": lambda features, restored, gt: features(restored, gt).mean(),
+_PERCEPTUAL: dict[str, Callable[[Any, Tensor, Tensor, Loss], Tensor]] = {
+    "perceptual": lambda features, restored, gt, loss: vgg_perceptual(
+        features, restored, gt, PERCEPTUAL_LAYERS[loss.perceptual_layers]
+    ),
+    "resnet": lambda features, restored, gt, _: resnet_perceptual(features, restored, gt),
+    "shift_tolerant": lambda features, restored, gt, _: features(restored, gt).mean(),
 }
 
 
@@ -332,6 +350,7 @@ _DIFFUSION = {
     "reverse_noise",
     "denoiser_blocks",
     "denoiser_order",
+    "denoiser_output",
     "condition",
     "time",
 }

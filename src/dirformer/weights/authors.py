@@ -109,7 +109,25 @@ _DIRFORMER = {
 _TAILS = {
     "conv": {"tail.0": "output"},
     "shuffle": {"tail.0": "tail.0.0", "tail.2": "tail.0.2", "tail.4": "tail.1"},
+    # Not in the release: ESRGAN's tail, which the paper names, under ESRGAN's names.
+    "nearest": {"tail.1": "conv_up1", "tail.4": "conv_up2", "tail.6": "conv_hr", "tail.8": "conv_last"},
 }
+_FIRST_ESRGAN = {"upconv1": "conv_up1", "upconv2": "conv_up2", "HRconv": "conv_hr"}
+"""Names of the same layers in ESRGAN's first files."""
+_LITERAL = (
+    *(
+        "qk_norm",
+        "softmax_axis",
+        "temperature",
+        "cpen_order",
+        "target",
+        "beta_schedule",
+        "time",
+        "denoiser_order",
+    ),
+    *("denoiser_output", "reverse_noise", "condition", "fill"),
+)
+"""Fields that no key or shape tells: the released classes compute their released values."""
 
 
 def module_table(config: ModelConfig, stage: int) -> dict[str, str]:
@@ -148,6 +166,13 @@ def module_table(config: ModelConfig, stage: int) -> dict[str, str]:
     return table
 
 
+def _modern(key: str) -> str:
+    part = key.split(".")
+    if len(part) == 3 and part[0] == "G" and part[1] in _FIRST_ESRGAN:
+        return f"G.{_FIRST_ESRGAN[part[1]]}.{part[2]}"
+    return key
+
+
 def _their_key(ours: str, table: dict[str, str]) -> str:
     module, _, leaf = ours.rpartition(".")
     return f"{table[module]}.{leaf}"
@@ -161,7 +186,7 @@ def from_authors(
     Raises:
         CheckpointError: naming what is missing, foreign or inconsistent.
     """
-    tensors = _unwrapped(content, source, teacher=teacher)
+    tensors = {_modern(key): v for key, v in _unwrapped(content, source, teacher=teacher).items()}
     stage = 1 if "E.E.0.weight" in tensors else 2
     config = infer_config(tensors, source, task=task)
     checkpoints.require_blocks(config, len(tensors), source)
@@ -201,6 +226,14 @@ def _require_storages(tensors: dict[str, Tensor], source: str) -> None:
 def to_authors(model: DiffIR) -> OrderedDict[str, Tensor]:
     """Return the state dict that the authors' class loads with `strict=True`, copies and buffers included."""
     table = module_table(model.config, model.stage)
+    released = ModelConfig(task=model.config.task)
+    for name in _LITERAL:
+        value = getattr(model.config, name)
+        if value != getattr(released, name):
+            raise CheckpointError(
+                f"the released classes compute {name} = {getattr(released, name)!r}, this network {value!r}; "
+                "it cannot be written in their format"
+            )
     tensors = OrderedDict(
         (_their_key(key, table), value.detach().cpu().clone()) for key, value in model.state_dict().items()
     )
@@ -265,7 +298,8 @@ def _fields(tensors: dict[str, Tensor], task: str | None) -> dict[str, Any]:
 
     levels = ["encoder_level1", "encoder_level2", "encoder_level3", "latent"]
     dim, channels = shape("G.patch_embed.proj.weight")[:2]
-    is_sr = "G.tail.1.weight" in tensors
+    esrgan = "G.conv_last.weight" in tensors
+    is_sr = esrgan or "G.tail.1.weight" in tensors
     unshuffle = {3: 1, 12: 2, 48: 4}[channels] if is_sr else 1
     scale = 4 // unshuffle if is_sr else 1
     inferred = "sr" if is_sr else {4: "inpainting", 3: "deblurring"}[channels]
@@ -284,7 +318,7 @@ def _fields(tensors: dict[str, Tensor], task: str | None) -> dict[str, Any]:
         "norm": "with_bias" if "G.encoder_level1.0.norm1.body.bias" in tensors else "bias_free",
         "bias": "G.encoder_level1.0.attn.qkv.bias" in tensors,
         "unshuffle": unshuffle,
-        "tail": "shuffle" if is_sr else "conv",
+        "tail": "nearest" if esrgan else "shuffle" if is_sr else "conv",
         "skip": "none" if inferred == "inpainting" else "nearest",
         "cpen_dim": shape(f"{cpen}.E.0.weight")[0],
         "cpen_blocks": count(rf"{cpen}\.E\.(\d+)\.body"),
