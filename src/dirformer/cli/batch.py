@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -145,9 +146,14 @@ class Tally:
 
     def closing(self, planned: Planned) -> str:
         """Return the closing line."""
-        line = f"{self.restored} restored, {self.skipped} skipped, {len(self.errors)} failed"
-        count = sum(planned.passed.values())
-        return f"{line}; {count} passed over: {passed_over(planned.passed.items())}" if count else line
+        return closing_line(self.restored, self.skipped, len(self.errors), planned.passed)
+
+
+def closing_line(restored: int, skipped: int, failed: int, passed: Counter[str]) -> str:
+    """Return what every run of `restore` ends with; `passed` counts files that are no photos by suffix."""
+    line = f"{restored} restored, {skipped} skipped, {failed} failed"
+    count = sum(passed.values())
+    return f"{line}; {count} passed over: {passed_over(passed.items())}" if count else line
 
 
 def run(request: Request) -> None:

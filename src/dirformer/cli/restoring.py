@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dirformer.cli.photo_options as of
 from dirformer.cli.batch import Request, run
+from dirformer.cli.fleet import Places, at_name, run_fleet
 from dirformer.cli.options import Device, Overwrite, Precision, Seed
 from dirformer.ground.formats import MAX_PIXELS
+from dirformer.ground.places import is_url
 
 
 def restore(
@@ -44,6 +48,24 @@ def restore(
     skip_existing: of.Skip = None,
     overwrite: Overwrite = False,
     in_place: of.InPlace = False,
+    engine: of.Engine = None,
+    address: of.Address = None,
+    processes: of.Processes = None,
 ) -> None:
     """Restore photos: enlarge, deblur, clean or fill them."""
-    run(Request(**locals()))
+    given = locals()
+    fleet = {name: given.pop(name) for name in ("engine", "address", "processes")}
+    request = Request(
+        **given
+        | {
+            "out": Path(out),
+            "inputs": None if inputs is None else [Path(name) for name in inputs],
+            "list_files": None if list_files is None else [Path(name) for name in list_files],
+            "mask": None if mask is None else Path(mask),
+        }
+    )
+    names = [*(inputs or []), *(at_name(name) for name in list_files or [])]
+    if any(fleet.values()) or any(is_url(name.removeprefix("@")) for name in (*names, out, mask or "")):
+        run_fleet(request, Places(names, out, mask), **fleet)
+    else:
+        run(request)
