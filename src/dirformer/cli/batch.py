@@ -74,6 +74,7 @@ class Request:
     skip_existing: bool | None
     overwrite: bool
     in_place: bool
+    frames: bool = False
 
     @property
     def names(self) -> list[Path]:
@@ -95,8 +96,8 @@ class Request:
             box=parse_box(self.size),
         )
 
-    def restore_options(self) -> RestoreOptions:
-        """Return how to restore. Raises ConfigError."""
+    def restore_options(self, noise: str | None = None) -> RestoreOptions:
+        """Return how to restore; `noise` is what Z_T is drawn from. Raises ConfigError."""
         return RestoreOptions(
             device=self.device,
             precision=self.precision,
@@ -108,6 +109,7 @@ class Request:
             strength=self.strength,
             consistent=self.consistent,
             samples=self.samples,
+            noise=noise or ("seed" if self.frames else "photo"),
         )
 
     def check(self) -> None:

@@ -99,6 +99,16 @@ Skip = Annotated[
     ),
 ]
 InPlace = Annotated[bool, typer.Option("--in-place", help="Let results replace the photos themselves.")]
+Frames = Annotated[
+    bool,
+    typer.Option("--frames", help="The photos are frames of one film: one Z_T for all, against flicker."),
+]
+ShotPrior = Annotated[
+    bool, typer.Option("--shot-prior", help="Restore all frames of a film's shot under the IPR of its first.")
+]
+Steady = Annotated[
+    bool, typer.Option("--steady", help="Average still parts of a film over time, against noise and flicker.")
+]
 Engine = Annotated[
     str | None,
     typer.Option(help="Who does a folder: local (processes of this machine) or ray (a cluster)."),

@@ -90,6 +90,8 @@ def influences(
     """Return all options that change a result, beside photo, mask and weights."""
     every = {"seed": seed, "prior": None if prior is None else digest_file(prior)}
     every |= asdict(options) | asdict(files)
+    if options.noise == "photo":
+        del every["noise"]  # results of versions that knew no other stay finished
     return {name: value for name, value in every.items() if name not in _NO_INFLUENCE}
 
 
