@@ -43,7 +43,10 @@ def s3_server(*buckets: str) -> Iterator[str]:
         }
         with mock.patch.dict(os.environ, settings):
             import fsspec
+            import s3fs
 
+            # File systems are kept, with the address of the server that was there when they were made.
+            s3fs.S3FileSystem.clear_instance_cache()
             store = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
             for bucket in buckets:
                 store.mkdir(bucket)

@@ -17,6 +17,7 @@ from dirformer.fleet.order import Chunk, Item, Order, Record
 from dirformer.ground.errors import ConfigError, DirformerError
 from dirformer.ground.formats import kind_of_name
 from dirformer.ground.mask_names import split_masks
+from dirformer.ground.paths import remove_leftovers
 from dirformer.ground.places import Entry, Place, is_url
 from dirformer.inference.jobs import output_name
 
@@ -149,6 +150,8 @@ class Listing:
         """Yield what is to be done in one folder, in chunks; the first says what is not."""
         order, taken = self._order, dict[str, str]()
         todo, skipped, errors = list[Item](), 0, list[str]()
+        if (here := order.out.below(folder).local) is not None:
+            remove_leftovers(here)  # of workers that were killed
         known = {} if order.one_file else read_records(order.out, folder)
         there = self._results(folder)
         for photo, entry in found:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 from dirformer.fleet.listing import Listing
@@ -83,9 +84,18 @@ def begin(order: Order, processes: int) -> None:
 
     from dirformer.fleet.worker import Worker
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     global _worker  # noqa: PLW0603
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     _worker = Worker(order)
+
+
+def _end_with_parent() -> None:
+    """End when the driver does, however it does: nobody would take the results."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def work(text: str) -> str:

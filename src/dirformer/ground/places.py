@@ -190,11 +190,11 @@ class Place:
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
-    def read(self) -> bytes:
-        """Return the bytes. Raises PhotoError if they cannot be had."""
+    def read(self, start: int | None = None, end: int | None = None) -> bytes:
+        """Return the bytes, or those of a range. Raises PhotoError if they cannot be had."""
         system, path = self.opened()
         with self._asking(PhotoError, "read"):
-            return bytes(system.cat_file(path))
+            return bytes(system.cat_file(path, start=start, end=end))
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of a text, without holding it. Raises PhotoError if it cannot be read."""
