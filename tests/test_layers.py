@@ -15,8 +15,8 @@ LAYERS = (
     {"networks", "degradations"},
     {"kernels", "weights", "data"},
     {"metrics", "training", "inference"},
-    {"evaluation"},
-    {"experiments", "app"},
+    {"evaluation", "video"},
+    {"experiments", "app", "fleet"},
     {"cli", "__init__", "__main__"},
 )
 # The package's own root, whose `__version__` every room may read.

@@ -1,10 +1,13 @@
 """Run recipes one after the other in the processes that torchrun started: python many_devices.py RECIPE...
 
-A recipe whose name begins with `stopped` is interrupted before its last two steps and started again.
+A recipe whose name begins with `stopped` is interrupted before its last two steps and started again; in one
+whose name begins with `killed` a process ends itself.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import warnings
 from typing import Any
@@ -35,6 +38,12 @@ def stopping(self: Any, batch: dict[str, Any]) -> dict[str, float]:
     ):
         # Only one device of two sees a loss that is not finite.
         batch["gt"] = batch["gt"] * float("nan")
+    died = self.config.folder.with_suffix(".died")
+    doomed = self.config.name.startswith("killed") and self.fabric.global_rank and not died.exists()
+    if doomed and self.state.step == 2:
+        # One process of two dies, once, as by a machine that is taken away.
+        died.write_text(str(self.fabric.global_rank))
+        os.kill(os.getpid(), signal.SIGKILL)
     return train_step(self, batch)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,6 +74,7 @@ class Request:
     skip_existing: bool | None
     overwrite: bool
     in_place: bool
+    frames: bool = False
 
     @property
     def names(self) -> list[Path]:
@@ -94,8 +96,8 @@ class Request:
             box=parse_box(self.size),
         )
 
-    def restore_options(self) -> RestoreOptions:
-        """Return how to restore. Raises ConfigError."""
+    def restore_options(self, noise: str | None = None) -> RestoreOptions:
+        """Return how to restore; `noise` is what Z_T is drawn from. Raises ConfigError."""
         return RestoreOptions(
             device=self.device,
             precision=self.precision,
@@ -107,6 +109,7 @@ class Request:
             strength=self.strength,
             consistent=self.consistent,
             samples=self.samples,
+            noise=noise or ("seed" if self.frames else "photo"),
         )
 
     def check(self) -> None:
@@ -145,9 +148,14 @@ class Tally:
 
     def closing(self, planned: Planned) -> str:
         """Return the closing line."""
-        line = f"{self.restored} restored, {self.skipped} skipped, {len(self.errors)} failed"
-        count = sum(planned.passed.values())
-        return f"{line}; {count} passed over: {passed_over(planned.passed.items())}" if count else line
+        return closing_line(self.restored, self.skipped, len(self.errors), planned.passed)
+
+
+def closing_line(restored: int, skipped: int, failed: int, passed: Counter[str]) -> str:
+    """Return what every run of `restore` ends with; `passed` counts files that are no photos by suffix."""
+    line = f"{restored} restored, {skipped} skipped, {failed} failed"
+    count = sum(passed.values())
+    return f"{line}; {count} passed over: {passed_over(passed.items())}" if count else line
 
 
 def run(request: Request) -> None:

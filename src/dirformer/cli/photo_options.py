@@ -8,22 +8,31 @@ from typing import Annotated
 import typer
 
 Photos = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Argument(
-        help="Photos, folders (with all below them), @LIST (a file of names), or - for standard input.",
+        help="Photos, folders (with all below them), @LIST (a file of names), - for standard input, or a "
+        "film; also at addresses such as s3://BUCKET/FOLDER.",
         metavar="IN...",
     ),
 ]
 Result = Annotated[
-    Path, typer.Option("-o", "--out", help="File or folder for the results, or - for standard output.")
+    str,
+    typer.Option(
+        "-o",
+        "--out",
+        help="File, folder or address for the results, or - for standard output.",
+        metavar="PATH",
+    ),
 ]
-ListFile = Annotated[list[Path] | None, typer.Option("--list", help="File with the name of a photo a line.")]
+ListFile = Annotated[
+    list[str] | None, typer.Option("--list", help="File with the name of a photo a line.", metavar="PATH")
+]
 TaskName = Annotated[
     str | None, typer.Option("--task", help="sr, realsr, deblurring, inpainting, denoise or jpeg.")
 ]
 Model = Annotated[str | None, typer.Option(help="A shipped model's name or a weight file.")]
 Sharp = Annotated[bool, typer.Option("--sharp", help="The model NAME-sharp instead of NAME.")]
-Mask = Annotated[Path | None, typer.Option(help="Mask (white = hole), or a folder of masks.")]
+Mask = Annotated[str | None, typer.Option(help="Mask (white = hole), or a folder of masks.", metavar="PATH")]
 Scale = Annotated[
     float | None,
     typer.Option(
@@ -90,3 +99,22 @@ Skip = Annotated[
     ),
 ]
 InPlace = Annotated[bool, typer.Option("--in-place", help="Let results replace the photos themselves.")]
+Frames = Annotated[
+    bool,
+    typer.Option("--frames", help="The photos are frames of one film: one Z_T for all, against flicker."),
+]
+ShotPrior = Annotated[
+    bool, typer.Option("--shot-prior", help="Restore all frames of a film's shot under the IPR of its first.")
+]
+Steady = Annotated[
+    bool, typer.Option("--steady", help="Average still parts of a film over time, against noise and flicker.")
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Who does a folder: local (processes of this machine) or ray (a cluster)."),
+]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster; default: one is started here.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(help="Workers of --engine; default: local 1, ray one for each GPU or CPU.", min=1),
+]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dirformer.cli.photo_options as of
 from dirformer.cli.batch import Request, run
+from dirformer.cli.film import are_films, run_films
+from dirformer.cli.fleet import Places, at_name, run_fleet
 from dirformer.cli.options import Device, Overwrite, Precision, Seed
+from dirformer.ground.errors import ConfigError
 from dirformer.ground.formats import MAX_PIXELS
+from dirformer.ground.places import is_url
 
 
 def restore(
@@ -44,6 +50,34 @@ def restore(
     skip_existing: of.Skip = None,
     overwrite: Overwrite = False,
     in_place: of.InPlace = False,
+    frames: of.Frames = False,
+    shot_prior: of.ShotPrior = False,
+    steady: of.Steady = False,
+    engine: of.Engine = None,
+    address: of.Address = None,
+    processes: of.Processes = None,
 ) -> None:
-    """Restore photos: enlarge, deblur, clean or fill them."""
-    run(Request(**locals()))
+    """Restore photos and films: enlarge, deblur, clean or fill them."""
+    given = locals()
+    del given["shot_prior"], given["steady"]
+    fleet = {name: given.pop(name) for name in ("engine", "address", "processes")}
+    request = Request(
+        **given
+        | {
+            "out": Path(out),
+            "inputs": None if inputs is None else [Path(name) for name in inputs],
+            "list_files": None if list_files is None else [Path(name) for name in list_files],
+            "mask": None if mask is None else Path(mask),
+        }
+    )
+    names = [*(inputs or []), *(at_name(name) for name in list_files or [])]
+    if are_films(names):
+        if any(fleet.values()):
+            raise ConfigError("--engine is for photos; leave it out for films")
+        run_films(request, names, out, shot_prior=shot_prior, steady=steady)
+    elif shot_prior or steady:
+        raise ConfigError("--shot-prior and --steady are for films; for a folder of frames give --frames")
+    elif any(fleet.values()) or any(is_url(name.removeprefix("@")) for name in (*names, out, mask or "")):
+        run_fleet(request, Places(names, out, mask), **fleet)
+    else:
+        run(request)

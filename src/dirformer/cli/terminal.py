@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -55,12 +56,33 @@ def progress(records: Iterable[T], total: int, label: str) -> Iterator[T]:
 @contextmanager
 def progress_bar(total: int, label: str) -> Iterator[Callable[[float], None]]:
     """Show a bar and an ETA where somebody is looking; yield the function that moves it."""
+    with open_bar(total, label) as bar:
+        yield bar
+
+
+class Bar:
+    """A bar that is moved by calling it; how much there is may be said later."""
+
+    def __init__(self, update: Callable[..., None]) -> None:
+        self._update = update
+
+    def __call__(self, done: float) -> None:
+        self._update(completed=done)
+
+    def expect(self, total: int) -> None:
+        """Say how much there is in all."""
+        self._update(total=total)
+
+
+@contextmanager
+def open_bar(total: int | None, label: str) -> Iterator[Bar]:
+    """Show a bar where somebody is looking; without `total` the ETA comes when it is said."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+    count = TextColumn("{task.completed:.0f}/{task.total}")
     columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), count, TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield Bar(functools.partial(bar.update, task))

@@ -20,9 +20,10 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from dirformer.ground.errors import DataError, MissingExtraError
+from dirformer.ground.errors import DataError, PhotoError
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import decode_rgb
+from dirformer.ground.places import Place, is_url, shown
 
 INDEX = "index.npy"
 
@@ -76,19 +77,18 @@ class Shards:
             MissingExtraError: if an address is given and fsspec is not installed.
         """
         self.url = str(url).rstrip("/")
-        self.remote = _filesystem(self.url) if "://" in self.url else None
+        self.remote = is_url(self.url)
         self.files: dict[int, int] = {}
         try:
-            if self.remote is None:
+            if not self.remote:
                 # Mapped, not read: every worker shares the pages.
                 self.index = np.load(Path(self.url) / INDEX, mmap_mode="r", allow_pickle=False)
             else:
-                data = self.remote.cat_file(f"{self.url}/{INDEX}")
-                self.index = np.load(io.BytesIO(data), allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.url}/{INDEX} cannot be read ({error}); prepare writes it") from None
+                self.index = np.load(io.BytesIO(self._place(INDEX).read()), allow_pickle=False)
+        except (OSError, ValueError, PhotoError) as error:
+            raise DataError(f"{self._place(INDEX)} cannot be read ({error}); prepare writes it") from None
         if not len(self.index):
-            raise DataError(f"{self.url} has no photos; expected shards that prepare has written")
+            raise DataError(f"{shown(self.url)} has no photos; expected shards that prepare has written")
 
     def __len__(self) -> int:
         return len(self.index)
@@ -96,7 +96,7 @@ class Shards:
     def name(self, number: int) -> str:
         """Return the shard and the place in it."""
         shard, offset, _ = self.index[number]
-        return f"{self.url}/shard-{shard:06}.tar at {offset}"
+        return f"{shown(self.url)}/shard-{shard:06}.tar at {offset}"
 
     def read(self, number: int) -> UInt8[Tensor, "3 h w"]:
         """Decode a photo; PhotoError names its place if it is damaged."""
@@ -105,8 +105,9 @@ class Shards:
     def _bytes(self, number: int) -> bytes:
         shard, offset, size = (int(value) for value in self.index[number])
         name = f"shard-{shard:06}.tar"
-        if self.remote is not None:
-            return bytes(self.remote.cat_file(f"{self.url}/{name}", start=offset, end=offset + size))
+        if self.remote:
+            # Opened in each process: connections do not live through a fork.
+            return self._place(name).read(offset, offset + size)
         if not hasattr(os, "pread"):  # Windows
             with (Path(self.url) / name).open("rb") as file:
                 file.seek(offset)
@@ -118,17 +119,12 @@ class Shards:
         # pread: no position that forked workers would share.
         return os.pread(self.files[shard], size, offset)
 
+    def _place(self, name: str) -> Place:
+        return Place.of(f"{self.url}/{name}")
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"files": {}}
 
     def __del__(self) -> None:
         for file in getattr(self, "files", {}).values():
             os.close(file)
-
-
-def _filesystem(url: str) -> Any:
-    try:
-        import fsspec
-    except ModuleNotFoundError:
-        raise MissingExtraError("fsspec", "train") from None
-    return fsspec.core.url_to_fs(url)[0]

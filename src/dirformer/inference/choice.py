@@ -90,6 +90,8 @@ def influences(
     """Return all options that change a result, beside photo, mask and weights."""
     every = {"seed": seed, "prior": None if prior is None else digest_file(prior)}
     every |= asdict(options) | asdict(files)
+    if options.noise == "photo":
+        del every["noise"]  # results of versions that knew no other stay finished
     return {name: value for name, value in every.items() if name not in _NO_INFLUENCE}
 
 
@@ -98,7 +100,7 @@ class Keys:
 
     def __init__(self, model: str, options: dict[str, Any]) -> None:
         """Take the digest of the model's weights. Raises CheckpointError if they are not there."""
-        self._model, self._options = digest_file(find_weights(model)), options
+        self.model, self._options = digest_file(find_weights(model)), options
 
     def of(self, job: Job) -> Key:
         """Return what the result of a job depends on.
@@ -110,7 +112,7 @@ class Keys:
             read = digest_files(job.photo, job.mask)
         except OSError as error:
             raise PhotoError(f"{job.photo} cannot be read: {error.strerror or error}") from None
-        return Key(read, self._model, digest_options(self._options | {"page": job.page}))
+        return Key(read, self.model, digest_options(self._options | {"page": job.page}))
 
 
 def is_finished(job: Job, log: DoneLog, keys: Keys, replace: Replace, *, skip: bool) -> bool:

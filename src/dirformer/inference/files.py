@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 WORKERS = 2
 """Threads that decode, and as many that encode."""
-_BYTES = 16
+PIXEL_BYTES = 16
 """Of a pixel in flight: three floats and alpha."""
 
 
@@ -68,13 +68,17 @@ class FileRun:
 
 
 @dataclass(frozen=True)
-class _Read:
+class Ready:
+    """A job that was read: the first stage's result."""
+
     prepared: Prepared
     key: Key | None
 
 
 @dataclass(frozen=True)
-class _Worked:
+class Worked:
+    """A job whose photo is restored: the second stage's result."""
+
     photo: Photo
     spread: Photo | None
     key: Key | None
@@ -204,21 +208,21 @@ def restore_files(
     for folder in {job.output.parent for job in jobs}:
         remove_leftovers(folder)
 
-    def work(job: Job, read: _Read, number: int) -> _Worked:
+    def work(job: Job, read: Ready, number: int) -> Worked:
         told = None if progress is None else functools.partial(_add, progress, number)
-        return _work(restorer, job, run, read, told)
+        return work_on(restorer, job, run, read, told)
 
     alone = run.prove or restorer.options.limit is not None
     line = Pipeline(
-        functools.partial(_read, restorer, run),
+        functools.partial(read_job, restorer, run),
         work,
-        functools.partial(_write, run),
+        functools.partial(write_result, run),
         workers=0 if alone else workers,
         weight=functools.partial(_weight, restorer.scale),
     )
     with contextlib.closing(line.run(jobs)) as outcomes:
         for outcome in outcomes:
-            error = None if outcome.error is None else _named(outcome.job, outcome.error)
+            error = None if outcome.error is None else named_error(outcome.job, outcome.error)
             yield Restored(outcome.job, outcome.seconds, error, *(outcome.result or ()))
 
 
@@ -236,16 +240,18 @@ def restore_file(
         OutputError: if the result cannot be written.
     """
     run = run or FileRun()
-    worked = _work(restorer, job, run, _read(restorer, run, job), progress)
-    return _write(run, job, worked, lambda: None)
+    worked = work_on(restorer, job, run, read_job(restorer, run, job), progress)
+    return write_result(run, job, worked, lambda: None)
 
 
-def _read(restorer: Restorer, run: FileRun, job: Job) -> _Read:
+def read_job(restorer: Restorer, run: FileRun, job: Job) -> Ready:
+    """Read the photo of a job: the first of three stages. Raises PhotoError or OutputError."""
     ready = prepare(job, restorer.scale, run.files, restorer.options.limit)
-    return _Read(ready, None if run.keys is None else run.keys.of(job))
+    return Ready(ready, None if run.keys is None else run.keys.of(job))
 
 
-def _work(restorer: Restorer, job: Job, run: FileRun, read: _Read, progress: Progress | None) -> _Worked:
+def work_on(restorer: Restorer, job: Job, run: FileRun, read: Ready, progress: Progress | None) -> Worked:
+    """Restore what was read: the second of three stages. Raises PhotoError or ConfigError."""
     ready, proof, spread, prior = read.prepared, None, None, run.prior
     notes = list(ready.notes)
     if run.save_prior is not None:
@@ -268,12 +274,18 @@ def _work(restorer: Restorer, job: Job, run: FileRun, read: _Read, progress: Pro
         notes.append(
             f"shrunk by {restorer.scale} it differs from the input by at most {255 * off_by:.2f}/255"
         )
-    return _Worked(result, spread, read.key, proof, tuple(notes))
+    return Worked(result, spread, read.key, proof, tuple(notes))
 
 
-def _write(
-    run: FileRun, job: Job, worked: _Worked, turn: Callable[[], None]
+def write_result(
+    run: FileRun, job: Job, worked: Worked, turn: Callable[[], None]
 ) -> tuple[Proof | None, tuple[str, ...]]:
+    """Write what was restored: the last of three stages; `turn` is called before it gets its name.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+
     def before(part: Path) -> None:
         turn()
         if run.log is not None and worked.key is not None:
@@ -322,7 +334,7 @@ def read_prior(path: Path) -> Float[Tensor, "p"]:
     return prior.float()
 
 
-def _named(job: Job, error: Exception) -> DirformerError:
+def named_error(job: Job, error: Exception) -> DirformerError:
     """Return an error as one of ours: whatever happens to a photo is that photo's."""
     if isinstance(error, DirformerError):
         return error
@@ -340,7 +352,7 @@ def _weight(scale: int, job: Job) -> int:
         width, height = photo_size(job.photo)
     except PhotoError:
         return 0
-    return _BYTES * width * height * (1 + scale * scale)
+    return PIXEL_BYTES * width * height * (1 + scale * scale)
 
 
 def _add(progress: Progress, done: int, share: float) -> None:

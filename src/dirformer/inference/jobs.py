@@ -149,7 +149,8 @@ def plan_jobs(
             require_local(place)
     found = find_inputs(inputs, without=[out] if mask is None else [out, mask])
     planned = Planned([], found.errors, found.notes, found.passed)
-    one_file = _is_one_file(out, options, several=found.many or len(inputs) > 1)
+    folder = _exists(out) and out.is_dir()
+    one_file = is_one_file(out, options, several=found.many or len(inputs) > 1, folder=folder)
     if not found.photos and not found.errors:
         named = ", ".join(map(str, inputs))
         planned.errors.append(PhotoError(f"no photos in {named}; expected {', '.join(SUFFIXES)} files"))
@@ -184,7 +185,7 @@ class _Places:
                 f"{photo} has {pages} pages, not for one file {self._out}; give a folder: -o DIR"
             )
         for page in range(pages):
-            name = _output_name(photo, page if pages > 1 else None, self._options)
+            name = output_name(photo, page if pages > 1 else None, self._options)
             output = self._out if self._one_file else self._out / found.place / name
             self._require_free(photo, output)
             self._taken[output] = photo
@@ -207,8 +208,14 @@ class _Places:
             raise OutputError(f"{output} exists already; add --overwrite to replace it")
 
 
-def _is_one_file(out: Path, options: FileOptions, *, several: bool) -> bool:
-    if _exists(out) and out.is_dir():
+def is_one_file(out: Path, options: FileOptions, *, several: bool, folder: bool) -> bool:
+    """Return whether `out` is the name of one result, by its suffix; else it is a folder, as `folder` says.
+
+    Raises:
+        ConfigError: if several photos are asked into one file, or the name and the format differ.
+        OutputError: if the name's format cannot be written.
+    """
+    if folder:
         return False
     if several:
         # A folder may be called results.v1, but hardly out.png.
@@ -224,7 +231,8 @@ def _is_one_file(out: Path, options: FileOptions, *, several: bool) -> bool:
     return True
 
 
-def _output_name(photo: Path, page: int | None, options: FileOptions) -> str:
+def output_name(photo: Path, page: int | None, options: FileOptions) -> str:
+    """Return the name of a photo's result: its own, as PNG where the suffix cannot be written."""
     suffix = photo.suffix if photo.suffix.lower() in WRITTEN else ".png"
     if options.format != SAME and WRITTEN[suffix.lower()] != WRITTEN[FORMAT_SUFFIXES[options.format]]:
         suffix = FORMAT_SUFFIXES[options.format]

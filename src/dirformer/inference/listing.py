@@ -44,8 +44,8 @@ def require_local(path: Path) -> None:
     match = _URL.match(str(path))
     if match:
         raise ConfigError(
-            f"{match.group(1)}:// is not supported; expected the name of a file or folder of this machine: "
-            "copy the photos here first"
+            f"{match.group(1)}:// is not supported here; expected the name of a file or folder of this "
+            "machine; `dirformer restore` and dirformer.fleet take addresses"
         )
 
 

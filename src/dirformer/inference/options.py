@@ -15,6 +15,7 @@ STORAGES = {"32bit": "float32", "16bit": "bfloat16"}
 """Name → what torch calls it."""
 CONTEXTS = ("image", "window", "window-prior")
 """Those of `weights.checkpoints`, which cannot be imported before torch."""
+NOISES = ("photo", "seed")
 DEVICES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?")
 MOST_SAMPLES = 1000
 AUTO = "auto"
@@ -48,6 +49,9 @@ class RestoreOptions:
     enlarges), 1 the result, and between them a linear blend. Inpainting has none: a hole has no input."""
     consistent: bool = False
     """Correct an enlarged photo so that shrinking it (MATLAB's bicubic) gives the input back."""
+    noise: str = "photo"
+    """What Z_T is drawn from: `photo`, the seed and the photo; `seed`, the seed alone, so that all frames of
+    a film start from the same."""
     samples: int = 1
     """Restore under so many draws of the prior, those of `seed`, `seed + 1` …, and take the mean."""
 
@@ -55,6 +59,7 @@ class RestoreOptions:
         for name, choices in (
             ("precision", PRECISIONS),
             ("storage", tuple(STORAGES)),
+            ("noise", NOISES),
             ("context", (AUTO, *CONTEXTS)),
         ):
             value = getattr(self, name)

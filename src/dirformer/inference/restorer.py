@@ -274,7 +274,7 @@ class Restorer:
     def _seen(self, pixels: Tensor, mask: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
         """Return the padded input of the network and the noise it starts from, on its device."""
         lq = pixels if mask is None else inpainting_input(self.config, pixels[None], mask[None])[0]
-        generator = seeded_generator(seed, _bytes(lq))
+        generator = seeded_generator(seed, b"" if self.options.noise == "seed" else _bytes(lq))
         # Drawn before padding and on the CPU: neither depends on the network's needs nor on the device.
         noise = torch.randn(self.model.noise_shape, generator=generator)[:, None]
         padded = pad_to_multiple(lq[None], self.config.multiple).to(self.device)

@@ -9,12 +9,21 @@ from __future__ import annotations
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import is_file
+from dirformer.ground.places import shown
 from dirformer.ground.yaml_text import QUOTE, Place, cut, parse_yaml, read_yaml_file, short
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.presets import preset
@@ -25,11 +34,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://")]
+"""Of shards, at any place that fsspec knows."""
+
+
 class Data(_Section):
     """Where samples come from."""
 
-    train: Path | None = None
-    """Folder or list file of clean photos, or folder of shards."""
+    train: Address | Path | None = None
+    """Folder or list file of clean photos, or folder of shards; shards also at an address."""
     lq: Path | None = None
     """Folder of degraded photos named like those in `train`, taken as they are; in inpainting, of masks."""
     pairs: Path | None = None
@@ -81,6 +94,13 @@ class Data(_Section):
     def phase_at(self, step: int) -> tuple[int, int, int]:
         """Return the phase that a step belongs to."""
         return [phase for phase in self.phases if step >= phase[0]][-1]
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _without_secrets(cls, value: Any) -> Any:
+        if isinstance(value, str) and shown(value) != value:
+            raise ValueError("an address with a password or a query; a recipe is kept: give them to fsspec")
+        return value
 
     @field_validator("progressive")
     @classmethod
@@ -332,7 +352,7 @@ def is_text(place: Place) -> bool:
         if part not in fields:
             return False
         section = fields[part].annotation
-    return section in (str, Path, Path | None)
+    return set(get_args(section) or (section,)) <= {str, Path, Address, NoneType}
 
 
 def override_value(key: str, text: str) -> Any:

@@ -238,7 +238,8 @@ def mode_of(config: TrainConfig) -> Mode:
         ConfigError, DataError: naming what is missing or does not fit together.
     """
     data, inpainting = config.data, TASKS[config.network_config.task].has_mask
-    _train_folder(data)
+    if not isinstance(data.train, str):
+        _train_folder(data)
     if data.usm and (inpainting or data.lq is not None):
         raise ConfigError("data.usm sharpens before degrading; it has no effect on pairs and masks")
     if data.pool and inpainting:
@@ -337,16 +338,21 @@ def _inside(photos: Tensor, margin: int) -> Tensor:
 def _train_folder(data: Data) -> Path:
     if data.train is None:
         raise ConfigError("data.train is not set; give a folder of clean photos: data.train=DIR")
+    if isinstance(data.train, str):
+        raise ConfigError(
+            f"data.train is {data.train}; at an address there can only be shards, for clean photos"
+        )
     return data.train
 
 
 def _clean_crops(config: TrainConfig, side: Callable[[int], int]) -> CleanCrops:
     data = config.data
-    train, more = _train_folder(data), (config.seed, int(data.cache * 2**30), data.augment)
-    if not (train / INDEX).is_file():
+    train, more = data.train, (config.seed, int(data.cache * 2**30), data.augment)
+    if not isinstance(train, str) and not (_train_folder(data) / INDEX).is_file():
         return CleanCrops(_photos(data, _largest(data, side)), side(0), *more)
     if data.without is not None:
         raise ConfigError("data.without has no effect on shards; leave photos out when they are prepared")
+    assert train is not None
     return CleanCrops(Shards(train), side(0), *more)
 
 

@@ -1,0 +1,1 @@
+"""Photos from anywhere to anywhere, by as many workers as there are."""

@@ -1,0 +1,303 @@
+"""A film comes back with all that is around its frames; in pieces as at once; with less flicker."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.video.reformatter import ColorRange, Colorspace
+from PIL import ImageFilter
+
+from dirformer.ground.errors import OutputError, PhotoError
+from dirformer.inference.restorer import Restorer
+from dirformer.networks.presets import PRESETS
+from dirformer.video import film as room
+from dirformer.video.film import FilmRun, restore_film, segments_folder
+from dirformer.video.shots import Flicker, Shots
+from dirformer.video.steady import Steady
+from dirformer.weights.checkpoints import save
+from helpers import TINY_SR, dirformer, picture, tiny
+
+SAME = replace(
+    PRESETS["realsr-x1-compact"],
+    dim=4,
+    blocks=(1, 1, 1, 1),
+    refinement_blocks=1,
+    heads=(1, 1, 1, 2),
+    cpen_dim=4,
+    cpen_blocks=1,
+    prior_dim=8,
+)
+TIMES = [0, 3, 4, 9, 10, 15, 16, 17, 30, 31]
+"""Of a film whose frames come when they like, in hundredths of a second."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    save(folder / "same.safetensors", tiny(SAME))
+    save(folder / "sr.safetensors", tiny(TINY_SR))
+    return folder
+
+
+def write_film(path: Path, *, codec: str = "libx264", pixels: str = "yuv420p", count: int = 10) -> Path:
+    """A film with frames at irregular times, tags, a rotation, audio, subtitles and chapters."""
+    with av.open(
+        str(path), "w", options={} if path.suffix == ".mkv" else {"video_track_timescale": "100"}
+    ) as out:
+        video: Any = out.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, pixels
+        video.codec_context.time_base = video.time_base = Fraction(1, 100)
+        video.codec_context.color_range = ColorRange.JPEG
+        video.codec_context.colorspace = Colorspace.ITU709
+        video.codec_context.color_primaries, video.codec_context.color_trc = 1, 1
+        video.codec_context.options = {"crf": "1", "x265-params": "log-level=none"}
+        video.set_display_rotation(90)
+        video.metadata["language"] = "fra"
+        audio: Any = out.add_stream("aac", rate=8000, layout="mono")
+        audio.metadata["language"] = "deu"
+        out.metadata["title"] = "A film"
+        out.set_chapters(
+            [
+                {"id": 1, "start": 0, "end": 10, "time_base": Fraction(1, 100), "metadata": {"title": "one"}},
+                {
+                    "id": 2,
+                    "start": 10,
+                    "end": 40,
+                    "time_base": Fraction(1, 100),
+                    "metadata": {"title": "two"},
+                },
+            ]
+        )
+        for number in range(count):
+            still = np.asarray(picture(96, 64, seed=0).filter(ImageFilter.GaussianBlur(2)))
+            shown = 0.8 * still + 3 * number if number < count // 2 else 255 - 0.8 * still
+            frame = av.VideoFrame.from_ndarray(shown.astype("uint8"), format="rgb24")
+            frame = frame.reformat(
+                format=pixels,
+                dst_colorspace=1,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.JPEG,
+            )
+            turns, rest = divmod(number, len(TIMES))
+            frame.pts, frame.time_base = 40 * turns + TIMES[rest], Fraction(1, 100)
+            out.mux(video.encode(frame))
+        out.mux(video.encode())
+        tone = (8000 * np.sin(np.arange(3200) / 5)).astype("int16")[None]
+        sound = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+        sound.sample_rate, sound.pts = 8000, 0
+        out.mux(audio.encode(sound))
+        out.mux(audio.encode())
+    return path
+
+
+def decoded(path: Path) -> list[tuple[Fraction, str]]:
+    """Time and digest of each frame."""
+    with av.open(str(path)) as source:
+        return [
+            (
+                frame.pts * frame.time_base,
+                hashlib.sha256(b"".join(bytes(plane) for plane in frame.planes)).hexdigest(),
+            )
+            for frame in source.decode(video=0)
+        ]
+
+
+def around(path: Path) -> dict[str, Any]:
+    """All of a film but its pictures."""
+    with av.open(str(path)) as source:
+        video = source.streams.video[0]
+        context = video.codec_context
+        first = next(source.decode(video))
+        found: dict[str, Any] = {
+            "codec": context.name,
+            "pixels": context.pix_fmt,
+            "colour": [context.color_range, context.colorspace, context.color_primaries, context.color_trc],
+            "rotation": first.rotation,
+            "title": source.metadata.get("title"),
+            "chapters": [
+                (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"].get("title"))
+                for c in source.chapters()
+            ],
+        }
+    with av.open(str(path)) as source:
+        for stream in source.streams:
+            if stream.type != "video":
+                packets = [(p.pts, p.dts, p.duration, bytes(p)) for p in source.demux(stream) if p.size]
+                found[f"stream {stream.index}"] = (stream.type, stream.metadata.get("language"), packets)
+                source.seek(0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels"),
+    [(".mp4", "libx264", "yuvj420p"), (".mkv", "libx265", "yuv420p10le"), (".mov", "libx264", "yuv444p10le")],
+)
+def test_all_around_the_frames_is_kept(
+    tmp_path: Path, weights: Path, suffix: str, codec: str, pixels: str
+) -> None:
+    """Frame count and times, codec, depth, colour tags, rotation, audio packets, title, chapters."""
+    film = write_film(tmp_path / f"film{suffix}", codec=codec, pixels=pixels)
+    out = tmp_path / f"out{suffix}"
+    report = restore_film(Restorer(weights / "sr.safetensors", noise="seed"), film, out)
+    assert [t for t, _ in decoded(out)] == [t for t, _ in decoded(film)]
+    assert report.frames == 10 and report.shots == 2
+    before, after = around(film), around(out)
+    assert before["rotation"] == 90 and len(before["chapters"]) == 2 and "stream 1" in before
+    assert after == before
+    with av.open(str(out)) as source:
+        assert (source.streams.video[0].width, source.streams.video[0].height) == (384, 256)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([film.name, out.name])
+
+
+@pytest.mark.parametrize(("codec", "pixels"), [("libx264", "yuv420p"), ("libx265", "yuv420p10le")])
+def test_colours_stay(tmp_path: Path, weights: Path, codec: str, pixels: str) -> None:
+    """At strength 0, which shows the input, a film is its input up to what the encoder loses."""
+    film = write_film(tmp_path / "film.mkv", codec=codec, pixels=pixels)
+    out = tmp_path / "out.mkv"
+    restore_film(Restorer(weights / "same.safetensors", strength=0.0), film, out)
+    with av.open(str(film)) as one, av.open(str(out)) as other:
+        for before, after in zip(one.decode(video=0), other.decode(video=0), strict=True):
+            most = 2 ** (10 if "10" in pixels else 8) - 1
+            for mine, theirs in zip(before.planes, after.planes, strict=True):
+                dtype = np.uint16 if most > 255 else np.uint8
+                levels = [np.frombuffer(p, dtype).reshape(p.height, -1)[:, : p.width] for p in (mine, theirs)]
+                error = (levels[0].astype(float) - levels[1]) / most
+                assert -10 * np.log10((error**2).mean()) > 38 and abs(error.mean()) < 1 / 255
+
+
+@pytest.mark.parametrize("steady", [False, True])
+def test_in_pieces_as_at_once(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, steady: bool
+) -> None:
+    """A run that stops goes on behind its last whole segment; its frames are those of a whole run."""
+    monkeypatch.setattr(room, "SEGMENT", 3)
+    film = write_film(tmp_path / "film.mp4", count=10)
+    run = FilmRun(shot_prior=True, steady=steady, key={"model": "one"})
+    restorer = Restorer(weights / "same.safetensors", noise="seed")
+    restore_film(restorer, film, tmp_path / "whole.mp4", run)
+
+    def stop(done: float) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        restore_film(restorer, film, out, run, progress=stop)
+    assert not out.exists() and len(list(segments_folder(out).glob("*.nut"))) == 2
+    report = restore_film(restorer, film, out, run)
+    assert (report.kept, report.frames) == (6, 10)
+    assert decoded(out) == decoded(tmp_path / "whole.mp4")
+    with pytest.raises(KeyboardInterrupt):
+        restore_film(restorer, film, out, run, progress=stop)
+    assert restore_film(restorer, film, out, replace(run, key={"model": "other"})).kept == 0
+    assert not segments_folder(out).exists()
+
+
+def test_steady_films_flicker_less() -> None:
+    """Of a still noisy film: the score is the formula's, and averaged over time it is a third and less."""
+    generator = torch.Generator().manual_seed(0)
+    flicker, steady = Flicker(), Steady()
+    for _ in range(24):
+        frame = (0.5 + 0.05 * torch.randn(3, 64, 64, generator=generator)).clamp(0, 1)
+        flicker.add(frame, steady(frame))
+    before, after = flicker.scores()
+    assert before == pytest.approx(255 * 0.05 * 2**0.5, rel=0.05)
+    assert after < before / 3
+
+
+def test_what_moves_is_not_averaged() -> None:
+    """A part that moves is the new frame's, bit by bit; the rest is the mean of both."""
+    generator = torch.Generator().manual_seed(0)
+    texture = torch.rand(3, 128, 64, generator=generator).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    old = texture[:, :128, :64].clone()
+    new = old.clone()
+    new[:, :64] = new[:, :64].roll(2, 2)  # moves inside its blocks: their means stay
+    new[:, 96:] += 0.001
+    steady = Steady()
+    steady(old)
+    result = steady(new)
+    assert torch.equal(result[:, :64], new[:, :64])
+    assert torch.allclose(result[:, 96:], old[:, 96:] + 0.0005, atol=1e-6)
+
+
+def test_shots() -> None:
+    """A cut to another picture begins a shot; noise, motion and slow fades do not."""
+    generator = torch.Generator().manual_seed(0)
+    one, other = (
+        torch.from_numpy(np.asarray(picture(64, 48, seed=s)).copy()).permute(2, 0, 1) / 255 for s in (0, 1)
+    )
+    shots = Shots()
+    frames = [one + 0.1 * torch.randn(one.shape, generator=generator) for _ in range(3)]
+    frames += [one.roll(n, 2) for n in range(3)] + [one * (1 - n / 20) for n in range(5)] + [other, other]
+    assert [shots.begins(frame) for frame in frames] == [True, *[False] * 10, True, False]
+    assert shots.count == 2
+
+
+def test_one_start_for_all_frames(weights: Path) -> None:
+    """With `noise="seed"` Z_T follows from the seed alone; else from the photo too."""
+    photos = [torch.full((3, 16, 16), value) for value in (0.2, 0.7)]
+    for noise, same in (("seed", True), ("photo", False)):
+        restorer = Restorer(weights / "same.safetensors", noise=noise)
+        starts = [restorer._seen(photo, None, 3)[1] for photo in photos]
+        assert torch.equal(*starts) == same
+        assert not torch.equal(starts[0], restorer._seen(photos[0], None, 4)[1])
+
+
+def test_the_command(tmp_path: Path, weights: Path) -> None:
+    """A film in, a film out, with the closing line; errors are one line and leave nothing."""
+    film = write_film(tmp_path / "film.mp4")
+    same = ("--model", weights / "same.safetensors")
+    done = dirformer("restore", film, "-o", tmp_path / "out.mp4", *same, "--shot-prior", "--steady")
+    assert done.returncode == 0 and "10 frames, 2 shots" in done.stdout
+    assert re.search(r"flicker of still parts \d+\.\d\d → \d+\.\d\d", done.stdout)
+    assert done.stdout.splitlines()[-1] == "1 restored, 0 skipped, 0 failed"
+    (tmp_path / "torn.mp4").write_bytes(film.read_bytes()[:300])
+    (tmp_path / "photo.png").write_bytes(b"")
+    names = sorted(p.name for p in tmp_path.iterdir())
+    for arguments, line in (
+        ((film, "-o", tmp_path / "out.mp4"), "out.mp4 exists already; add --overwrite"),
+        ((film, "-o", film, "--overwrite"), "would be replaced by its result"),
+        ((film, "-o", tmp_path / "out.avi"), "out.avi is no film that can be written"),
+        ((tmp_path / "torn.mp4", "-o", tmp_path / "new.mp4"), "torn.mp4 cannot be read as a film"),
+        ((tmp_path / "none.mp4", "-o", tmp_path / "new.mp4"), "none.mp4 is not there"),
+        ((film, tmp_path / "photo.png", "-o", tmp_path / "o"), "films and photos are given together"),
+        ((film, film, "-o", tmp_path / "new.mp4"), "several films cannot go into the one file"),
+        ((film, "-o", tmp_path / "new.mp4", "--pages"), "--pages is for photos"),
+        ((film, "-o", tmp_path / "new.mp4", "--engine", "ray"), "--engine is for photos"),
+        (
+            (tmp_path / "photo.png", "-o", tmp_path / "o", "--steady"),
+            "--shot-prior and --steady are for films",
+        ),
+    ):
+        done = dirformer("restore", *arguments, *same)
+        assert done.returncode == 2 and line in done.stderr, done
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    done = dirformer("restore", film, "-o", tmp_path / "half.mkv", *same, "--scale", "0.5")
+    with av.open(str(tmp_path / "half.mkv")) as source:
+        assert (source.streams.video[0].width, source.streams.video[0].height) == (48, 32)
+
+
+def test_films_that_cannot_be(tmp_path: Path, weights: Path) -> None:
+    """Sound alone is no film; a container that cannot hold the audio is said, and segments stay."""
+    restorer = Restorer(weights / "same.safetensors")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as out:
+        audio: Any = out.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), "int16"), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        out.mux(audio.encode(frame))
+        out.mux(audio.encode())
+    with pytest.raises(PhotoError, match="has no pictures"):
+        restore_film(restorer, tmp_path / "sound.mp4", tmp_path / "out.mp4")
+    film = write_film(tmp_path / "film.mp4", count=3)
+    with pytest.raises(OutputError, match=r"cannot be written as webm: .*libx264.* with \.mkv"):
+        restore_film(restorer, film, tmp_path / "out.webm")
+    assert not (tmp_path / "out.webm").exists()
