@@ -15,7 +15,7 @@ LAYERS = (
     {"networks", "degradations"},
     {"kernels", "weights", "data"},
     {"metrics", "training", "inference"},
-    {"evaluation"},
+    {"evaluation", "interop", "spandrel"},
     {"experiments"},
     {"cli", "__init__", "__main__"},
 )

@@ -17,6 +17,7 @@ import typer
 from dirformer import __version__
 from dirformer.cli.data import degrade, masks, prepare
 from dirformer.cli.evaluating import compare, cost, evaluate, report, reproduce
+from dirformer.cli.exporting import export
 from dirformer.cli.restoring import restore
 from dirformer.cli.terminal import complain, forgive_terminals, say
 from dirformer.cli.training import plan, train
@@ -34,6 +35,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "reproduce": reproduce,
     "convert": convert,
     "models": models,
+    "export": export,
     "degrade": degrade,
     "masks": masks,
     "prepare": prepare,
