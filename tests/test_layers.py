@@ -15,7 +15,7 @@ LAYERS = (
     {"networks", "degradations"},
     {"kernels", "weights", "data"},
     {"metrics", "training", "inference"},
-    {"evaluation", "video"},
+    {"evaluation", "interop", "spandrel", "video"},
     {"experiments", "app", "fleet"},
     {"cli", "__init__", "__main__"},
 )

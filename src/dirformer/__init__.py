@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ConfigError,
         DataError,
         DirformerError,
+        ExportError,
         MissingExtraError,
         OutputError,
         PhotoError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dirformer.inference.files import restore, restore_folder
     from dirformer.inference.options import RestoreOptions
     from dirformer.inference.restorer import Restorer
+    from dirformer.interop.export import export
     from dirformer.networks.config import ModelConfig
     from dirformer.networks.diffir import DiffIRS1, DiffIRS2
     from dirformer.networks.presets import preset
@@ -39,6 +41,7 @@ _ERRORS = (
     "ConfigError",
     "DataError",
     "DirformerError",
+    "ExportError",
     "MissingExtraError",
     "OutputError",
     "PhotoError",
@@ -53,6 +56,7 @@ _HOMES = {
     "TrainConfig": "dirformer.training.config",
     "degrade": "dirformer.degradations.degrade",
     "evaluate": "dirformer.evaluation.run",
+    "export": "dirformer.interop.export",
     "load": "dirformer.weights.load",
     "preset": "dirformer.networks.presets",
     "restore": "dirformer.inference.files",
@@ -67,6 +71,7 @@ __all__ = [
     "DiffIRS1",
     "DiffIRS2",
     "DirformerError",
+    "ExportError",
     "MissingExtraError",
     "ModelConfig",
     "OutputError",
@@ -78,6 +83,7 @@ __all__ = [
     "__version__",
     "degrade",
     "evaluate",
+    "export",
     "load",
     "preset",
     "restore",

@@ -38,6 +38,7 @@ VERB_OPTIONS = {
     "evaluate": {"--lq", "--gt", "--protocol", "--seed", "--device", "--precision", "--json"},
     "convert": {"--out", "--task", "--teacher", "--overwrite"},
     "models": {"--json"},
+    "export": {"--to", "--out", "--precision", "--seed", "--overwrite", "--json"},
     "degrade": {"--out", "--kind", "--scale", "--frames", "--seed", "--overwrite"},
     "masks": {"--out", "--kind", "--size", "--count", "--photos", "--seed", "--overwrite"},
     "prepare": {

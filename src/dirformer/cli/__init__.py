@@ -18,6 +18,7 @@ from dirformer import __version__
 from dirformer.cli.data import degrade, masks, prepare
 from dirformer.cli.doctor import doctor
 from dirformer.cli.evaluating import compare, cost, evaluate, report, reproduce
+from dirformer.cli.exporting import export
 from dirformer.cli.page import serve
 from dirformer.cli.restoring import restore
 from dirformer.cli.terminal import complain, forgive_terminals, say
@@ -38,6 +39,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "models": models,
     "doctor": doctor,
+    "export": export,
     "degrade": degrade,
     "masks": masks,
     "prepare": prepare,

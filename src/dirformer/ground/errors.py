@@ -7,6 +7,7 @@ DirformerError
 ├── OutputError        a result exists already or cannot be written
 ├── DataError          a data folder is empty, incomplete or mismatched
 ├── TrainingError      a run cannot go on
+├── ExportError        a file for another program does not restore as ours does
 └── MissingExtraError  an optional package is needed
 
 A message is one line: what was received, what was expected, what to do next.
@@ -40,6 +41,10 @@ class DataError(DirformerError):
 
 class TrainingError(DirformerError):
     """A training run cannot go on: a non-finite loss, or a checkpoint that does not fit."""
+
+
+class ExportError(DirformerError):
+    """A network in another program's format differs too much from ours."""
 
 
 class MissingExtraError(DirformerError):

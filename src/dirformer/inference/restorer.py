@@ -110,6 +110,7 @@ class Restorer:
         seed: int = 0,
         *,
         prior: Float[Tensor, "p"] | None = None,
+        noise: Float[Tensor, "n p"] | None = None,
         progress: Progress | None = None,
     ) -> Float[Tensor, "*b 3 H W"]:
         """Restore one photo, or a batch of photos; H and W are `scale` times h and w.
@@ -121,6 +122,8 @@ class Restorer:
                 file. An inpainting network needs it, others refuse it.
             seed: another seed is another draw of Z_T.
             prior: the IPR to restore under, as `prior` returns it; None finds it from photo and seed.
+            noise: what the diffusion starts from, of shape `model.noise_shape`; None draws it by photo and
+                seed.
             progress: told the share of the work that is done, 0 to 1, after each block.
 
         Returns:
@@ -130,12 +133,15 @@ class Restorer:
         Raises:
             PhotoError: if the photo is none of the above; if the mask is missing, superfluous or of another
                 size.
-            ConfigError: if the photo does not fit under `max_memory`, or the prior is not of this network.
+            ConfigError: if the photo does not fit under `max_memory`, or prior or noise do not suit it.
         """
-        given = None if prior is None else self._checked_prior(prior)
-        return self._restore(self._network(given, progress), photo, mask, seed)
+        given = None if prior is None else self._checked("prior", prior, (self.config.prior_dim,))[None]
+        start = None if noise is None else self._checked("noise", noise, self.model.noise_shape)[:, None]
+        return self._restore(self._network(given, progress, start), photo, mask, seed)
 
-    def _network(self, prior: Tensor | None, progress: Progress | None) -> Network:
+    def _network(
+        self, prior: Tensor | None, progress: Progress | None, start: Tensor | None = None
+    ) -> Network:
         shares = (TURNS if self.options.self_ensemble else 1) * self.options.samples
         mean = shares > 1
 
@@ -145,7 +151,8 @@ class Restorer:
                 told = lambda share: progress((turn + share) / shares)  # noqa: E731
             if prior is not None:
                 return self.engine.restore_with(lq, prior.to(lq), progress=told, mean=mean)
-            return self.engine.restore(lq, noise, progress=told, mean=mean)
+            begin = noise if start is None else start.to(noise)
+            return self.engine.restore(lq, begin, progress=told, mean=mean)
 
         return network
 
@@ -194,16 +201,15 @@ class Restorer:
                 "one: leave these options out"
             )
 
-    def _checked_prior(self, prior: Tensor) -> Float[Tensor, "1 p"]:
+    def _checked(self, what: str, given: Tensor, wanted: tuple[int, ...]) -> Tensor:
+        """Return a prior or a noise that suits this network; ConfigError says what it is if it does not."""
         self._require_one_prior()
-        wanted = (self.config.prior_dim,)
-        if not isinstance(prior, Tensor) or tuple(prior.shape) != wanted or not bool(prior.isfinite().all()):
-            found = tuple(prior.shape) if isinstance(prior, Tensor) else type(prior).__name__
+        if not isinstance(given, Tensor) or tuple(given.shape) != wanted or not bool(given.isfinite().all()):
+            found = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
             raise ConfigError(
-                f"the prior is {found}; {self.name} expects a tensor of shape {wanted} of finite numbers, as "
-                "Restorer.prior returns it"
+                f"the {what} is {found}; {self.name} expects a tensor of shape {wanted} of finite numbers"
             )
-        return prior.detach().float()[None]
+        return given.detach().float()
 
     def restore_whole(
         self, photo: PhotoLike, mask: MaskLike | None = None, seed: int = 0
