@@ -88,7 +88,7 @@ def plan(
             self_ensemble=self_ensemble,
         ),
         FileOptions(scale=scale, box=parse_box(size)),
-        choice=(task, model, sharp, mask),
+        choice=(task, model, sharp, None if mask is None else Path(mask)),
         as_json=as_json,
     )
 
