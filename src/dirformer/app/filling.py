@@ -19,6 +19,7 @@ from dirformer.app.fields import (
     computing,
     details,
     outcome,
+    refused,
     status,
 )
 from dirformer.app.fields import examples as offer_examples

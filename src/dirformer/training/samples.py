@@ -35,6 +35,9 @@ from dirformer.networks.holes import inpainting_input
 from dirformer.tasks import TASKS
 from dirformer.training.config import Data, TrainConfig
 
+Dataset = CleanCrops | PairedCrops | MaskedCrops | MixedCrops | DegradedCrops
+"""Numbered crops of every kind."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -81,7 +84,7 @@ class Mode(Protocol):
     """Where the samples of a recipe come from, and how a batch of them becomes LQ and GT."""
 
     @property
-    def dataset(self) -> Crops | MixedCrops | DegradedCrops:
+    def dataset(self) -> Dataset:
         """Numbered crops."""
         ...
 
@@ -278,7 +281,7 @@ class Samples:
             self.pool = PairPool(self.data.pool, self.data.batch * config.accumulate)
 
     @property
-    def dataset(self) -> Crops | MixedCrops | DegradedCrops:
+    def dataset(self) -> Dataset:
         """Numbered crops."""
         return self.mode.dataset
 
