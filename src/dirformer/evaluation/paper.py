@@ -211,6 +211,7 @@ _FIG_1 = Table(
     },
     notes=(
         _PICTURE,
+        "RePaint stands at 1000 times DiffIR's Mult-Adds, as the text says",
         "which test sets (a) and (b) show is not printed; CelebA-HQ wide and Urban100 are taken",
     ),
 )

@@ -73,7 +73,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_model(model: str) -> None:
-    """Raise ConfigError unless the name is that of a preset, a shipped model, a network of shapes or a file."""
+    """Raise ConfigError unless it names a preset, a shipped model, a network of shapes or a file."""
     names = [*PRESETS, *CATALOG, *SHAPES]
     if model not in names and not Path(model).is_file():
         near = difflib.get_close_matches(model, names, n=1, cutoff=0.0)[0]
