@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dirformer.evaluation.shapes import SHAPES
 from evaluation.conftest import save_image, scene, tiny_model
+from helpers import dirformer
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -66,6 +68,9 @@ def test_cost_command(tmp_path: Path) -> None:
     text = run("cost", "inpainting", "--size", "256", "--no-measure", "--json", tmp_path / "c.json")
     assert "50.558" in text and "51.63 G" in text and "51.631" in text
     assert json.loads((tmp_path / "c.json").read_text())["total"]["parameters"] == 26_402_474
+    for name in SHAPES:
+        assert "written as shapes" in dirformer("cost", name).stdout
+    assert "47.97 G" in dirformer("cost", "inpainting", "--stage", 1, "--no-measure").stdout
     model = tiny_model(tmp_path / "t.safetensors", task="deblurring")
     assert "640×360" in run("cost", model, "--size", "640x360", "--no-measure")
     assert "expected a number such as 256" in run("cost", model, "--size", "big", code=2)

@@ -121,6 +121,7 @@ def test_quoted_points(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     assert quoted_axis("cost", "ESRGAN", "sr") == pytest.approx(1180, rel=5e-3)
     assert quoted_axis("cost", "LDM", "sr") == 37250
     assert quoted_axis("cost", "DiffIR_S2 (Ours)", "inpainting") == 51.63
+    assert quoted_axis("cost", "RePaint", "inpainting") == pytest.approx(51_630)
     assert quoted_axis("cost", "LaMa", "inpainting") is None
     write_result(tmp_path / "r.json", evaluate(["bicubic"], *pairs, "deblurring"))
     line = plot_results("cost", [tmp_path / "r.json"], tmp_path / "c.png", quoted="table3:GoPro")

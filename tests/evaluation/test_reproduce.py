@@ -199,6 +199,17 @@ def test_results_of_other_methods_are_rows(tmp_path: Path) -> None:
     assert row["model"] == "MPRNet" and row["mean"]["ssim"] == pytest.approx(1)
 
 
+def test_a_case_that_cannot_be_evaluated_does_not_stop_the_others(tmp_path: Path) -> None:
+    """A photo of the wrong size is named, its case stays empty, the other one is measured."""
+    tree(tmp_path, "table3")
+    save_image(tmp_path / "GoPro/test/input/p1.png", scene(1, 40, 30))
+    run = Reproduction("table3", tmp_path, [model_for("deblurring", tmp_path)], device="cpu")
+    result = run.summarise(run.steps())
+    assert [entry["measured"] is None for entry in result["cases"]] == [True, False]
+    assert "p1.png is 30×40" in result["missing"][0]
+    assert "not measured: " in run.text(result)
+
+
 LAYOUTS = {
     "set5 as prepared": ("table2", "Set5", "set5/x4/lq/a.png", "set5/x4/gt/a.png", 4),
     "DIV2K's archive": (

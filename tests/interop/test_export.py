@@ -138,6 +138,7 @@ SWITCHES = {
     "no unit length": {"qk_norm": False},
     "query axis": {"softmax_axis": "query", "temperature": "divide"},
     "epsilon": {"target": "epsilon", "beta_start": 0.01, "beta_end": 0.05},
+    "linear end": {"denoiser_output": "linear"},
     "variance": {"reverse_noise": True, "denoiser_order": "noise_first", "time": "index"},
     "no diffusion": {"timesteps": 0},
     "constant": {"timesteps": 0, "condition": "constant"},

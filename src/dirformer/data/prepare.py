@@ -91,23 +91,6 @@ def plan(name: str, source: Path, *, cut: Cut | None = None, multiscale: bool = 
     return plans
 
 
-def pairs_on_disk(name: str, part: str, source: Path) -> list[tuple[str, Path, Path]]:
-    """Return name, LQ and GT of the pairs of a part that lie as single files, as the set's archive has them.
-
-    Raises:
-        ConfigError: for an unknown name.
-        DataError: if an archive in there is damaged, or a photo is there twice.
-    """
-    wanted = next(p for p in find_set(name).parts if p.name == part)
-    items, _ = _matched(wanted, list_tree(source))
-    pairs = [(item.name, item.lq, item.gt) for item in items]
-    return [
-        (stem, lq.container, gt.container)
-        for stem, lq, gt in pairs
-        if lq is not None and lq.kind == gt.kind == "file"
-    ]
-
-
 def _plan(part: Part, tree: list[Member]) -> Plan:
     label = part.name or "photos"
     if part.pairs is not None:

@@ -65,6 +65,7 @@ def cost(
     *,
     stage: int | None = None,
     measure: bool = True,
+    execute: bool = True,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Return all costs of a preset, a model, or a network that is written as shapes alone, as JSON values.
@@ -75,6 +76,7 @@ def cost(
         size: height and width of the LQ photo.
         stage: of a preset, 2 by default; a file knows its own.
         measure: also run it once on `device` (random weights for a preset): seconds and peak memory.
+        execute: also count what a forward pass performs here (`executed`), which takes seconds.
         device: where to measure.
 
     Raises:
@@ -103,7 +105,7 @@ def cost(
         "parts": [_entry(part) for part in parts],
         "total": _entry(whole),
         "published": published(parts, steps, found),
-        "executed": executed(config, *size, found),
+        "executed": executed(config, *size, found) if execute else None,
         "denoiser_share": denoiser.mult_adds / whole.mult_adds,
         "paper": list(PAPER.get((plain, found), ())),
     }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirformer.data.prepare import pairs_on_disk
+from dirformer.data.prepare import plan
 from dirformer.evaluation.paper import Case, Table
 from dirformer.evaluation.samples import Sample, find_samples
+from dirformer.ground.errors import DataError
 from dirformer.metrics.perceptual import METRIC_FILES, WEIGHTS, weight_path, weights_folder
 from dirformer.metrics.protocols import find_protocol
 
@@ -36,11 +37,23 @@ def find_place(case: Case, data: Path) -> Place | None:
         return None
     for folder in (data / case.name, data / case.archive[0], data / case.layouts[0][0].partition("/")[0]):
         if folder.is_dir():
-            found = pairs_on_disk(*case.archive, folder)
-            if found:
-                samples = [Sample(name, lq, gt) for name, lq, gt in found]
+            samples = _unpacked(*case.archive, folder)
+            if samples:
                 return Place(folder, folder, None, samples)
     return None
+
+
+def _unpacked(name: str, part: str, folder: Path) -> list[Sample]:
+    """Return the pairs of a set's part that lie as single files, laid out as in the set's archive."""
+    try:
+        items = next(found.items for found in plan(name, folder) if found.part.name == part)
+    except (DataError, StopIteration):
+        return []
+    return [
+        Sample(item.name, item.lq.container, item.gt.container)
+        for item in items
+        if item.lq is not None and item.lq.kind == item.gt.kind == "file"
+    ]
 
 
 def requirements(table: Table, data: Path | None, weights: Path | None = None) -> list[str]:

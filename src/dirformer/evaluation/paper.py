@@ -196,6 +196,7 @@ _TABLE_6 = Table(
     notes=(
         "by value KDSR_s-GAN is second in PSNR of RealSRSet (27.18); no second is underlined there",
         "RealSRSet is the RealSR set of Cai et al., by its reference, not the unpaired pictures of that name",
+        "RealSR 3 has LQ photos at the GT's size, how the paper reduced them is not said; give ×4 pairs",
         "0.74 T leaves the attention products out and counts CPEN and denoiser twice; 0.72 T counts all once",
     ),
 )
@@ -210,6 +211,7 @@ _FIG_1 = Table(
     },
     notes=(
         _PICTURE,
+        "RePaint stands at 1000 times DiffIR's Mult-Adds, as the text says",
         "which test sets (a) and (b) show is not printed; CelebA-HQ wide and Urban100 are taken",
     ),
 )

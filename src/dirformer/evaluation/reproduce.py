@@ -144,14 +144,18 @@ class Reproduction:
         return sum(len(run) for run in self.runs.values())
 
     def steps(self) -> Iterator[Step]:
-        """Evaluate case after case, photo by photo."""
-        for name, run in self.runs.items():
-            for record in run.records():
-                yield Step(name, record)
+        """Evaluate case after case, photo by photo; a case that cannot be evaluated is named and left out."""
+        for name, run in list(self.runs.items()):
+            try:
+                for record in run.records():
+                    yield Step(name, record)
+            except DirformerError as error:
+                self.missing.insert(0, f"{name}: {error}")
+                del self.runs[name]
 
     def summarise(self, steps: Iterable[Step]) -> dict[str, Any]:
         """Collect steps into the result: per case our rows, the paper's, and the difference to its row."""
-        records: dict[str, list[Record]] = {name: [] for name in self.runs}
+        records: dict[str, list[Record]] = {case.name: [] for case in self.table.cases}
         for step in steps:
             records[step.case].append(step.record)
         cases = []

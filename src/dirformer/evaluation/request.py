@@ -16,6 +16,10 @@ RESULTS = (".json", ".csv", ".md")
 """Forms of a result, by suffix."""
 
 
+SHAPES = ("rrdbnet-x4", "restormer")
+"""Networks that are written as shapes alone (`shapes.SHAPES`)."""
+
+
 def check_request(
     models: list[str],
     lq: Path | None,
@@ -69,9 +73,10 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_model(model: str) -> None:
-    """Raise ConfigError unless the name is that of a preset, a shipped model or a file."""
-    if model not in PRESETS and model not in CATALOG and not Path(model).is_file():
-        near = difflib.get_close_matches(model, [*PRESETS, *CATALOG], n=1, cutoff=0.0)[0]
+    """Raise ConfigError unless it names a preset, a shipped model, a network of shapes or a file."""
+    names = [*PRESETS, *CATALOG, *SHAPES]
+    if model not in names and not Path(model).is_file():
+        near = difflib.get_close_matches(model, names, n=1, cutoff=0.0)[0]
         raise ConfigError(
             f"no preset or weight file {model!r}; the nearest name is {near!r}, presets: {', '.join(PRESETS)}"
         )

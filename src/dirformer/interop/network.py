@@ -74,7 +74,9 @@ def _denoise(g: Nodes, denoiser: Denoiser, condition: str, time: Tensor, z: str)
     x = g("Concat", ends[0], moment, ends[1], axis=1)
     for i, linear in enumerate(denoiser.layers):
         assert isinstance(linear, nn.Linear)
-        x = g.leaky(g.linear(f"denoiser.layers.{i}", linear, x), SLOPE)
+        x = g.linear(f"denoiser.layers.{i}", linear, x)
+        if not (denoiser.linear_end and linear is denoiser.layers[-1]):
+            x = g.leaky(x, SLOPE)
     return x
 
 
