@@ -12,7 +12,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import av
 import pytest
 from PIL import Image, ImageFilter
 
@@ -47,6 +49,16 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if blocks(page)]
 
 
+def write_film(path: Path) -> None:
+    """A film of a few frames."""
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_image(picture(48, 32, seed=number))))
+        out.mux(stream.encode())
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with photos under the names that the pages use; tables are as before behind it."""
@@ -79,6 +91,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             for other in ("VAL_BLURRED",) if "VAL" in folder else ("BLURRED", "blurred", "GoPro/blurred"):
                 Path(other).mkdir(parents=True, exist_ok=True)
                 photo.filter(ImageFilter.GaussianBlur(1)).save(f"{other}/{name}.png")
+    write_film(Path("film.mp4"))
     for number in range(9):
         picture(32, 32, seed=number).save(f"frames/{number:03}.png")
     Path("photos_val.txt").write_text("photos/butterfly.png\n")

@@ -65,6 +65,7 @@ def write_film(path: Path, *, codec: str = "libx264", pixels: str = "yuv420p", c
         audio: Any = out.add_stream("aac", rate=8000, layout="mono")
         audio.metadata["language"] = "deu"
         out.metadata["title"] = "A film"
+        text: Any = out.add_mux_stream("subrip") if path.suffix == ".mkv" else None
         out.set_chapters(
             [
                 {"id": 1, "start": 0, "end": 10, "time_base": Fraction(1, 100), "metadata": {"title": "one"}},
@@ -96,6 +97,12 @@ def write_film(path: Path, *, codec: str = "libx264", pixels: str = "yuv420p", c
         sound.sample_rate, sound.pts = 8000, 0
         out.mux(audio.encode(sound))
         out.mux(audio.encode())
+        if text is not None:
+            line = av.Packet(b"A line")
+            line.stream, line.time_base = text, Fraction(1, 1000)
+            line.pts = line.dts = 50
+            line.duration = 100
+            out.mux(line)
     return path
 
 
@@ -152,6 +159,7 @@ def test_all_around_the_frames_is_kept(
     assert report.frames == 10 and report.shots == 2
     before, after = around(film), around(out)
     assert before["rotation"] == 90 and len(before["chapters"]) == 2 and "stream 1" in before
+    assert (suffix == ".mkv") == ("stream 2" in before and before["stream 2"][0] == "subtitle")
     assert after == before
     with av.open(str(out)) as source:
         assert (source.streams.video[0].width, source.streams.video[0].height) == (384, 256)

@@ -21,6 +21,7 @@ from dirformer.cli.evaluating import compare, cost, evaluate, report, reproduce
 from dirformer.cli.exporting import export
 from dirformer.cli.page import serve
 from dirformer.cli.restoring import restore
+from dirformer.cli.staged import staged
 from dirformer.cli.terminal import complain, forgive_terminals, say
 from dirformer.cli.training import plan, train
 from dirformer.cli.weights import convert, models
@@ -54,7 +55,8 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(verb)
     def run(*arguments: Any, **options: Any) -> None:
         try:
-            verb(*arguments, **options)
+            with staged(options) as here:
+                verb(*arguments, **here)
         except DirformerError as error:
             complain(str(error))
             raise typer.Exit(2) from None

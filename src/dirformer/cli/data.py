@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dirformer.cli.options import DrawSeed, Json, Out, Overwrite
+from dirformer.cli.staged import source as address
 from dirformer.cli.terminal import complain, progress, say, write_json
 
 FRAMES = "frames"
@@ -16,7 +17,9 @@ FRAMES = "frames"
 
 
 def degrade(
-    source: Annotated[Path, typer.Argument(help="Folder or list of clean photos.", metavar="IN")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder or list of clean photos.", metavar="IN", parser=address)
+    ],
     out: Out,
     kind: Annotated[str, typer.Option(help="bicubic, realsr, motion, noise, jpeg … or frames.")],
     scale: Annotated[int | None, typer.Option(help="GT size over LQ size.")] = None,
@@ -80,7 +83,9 @@ def masks(
 
 def prepare(
     name: Annotated[str, typer.Argument(help="div2k, gopro, places365 …", metavar="SET")],
-    source: Annotated[Path, typer.Argument(help="The downloaded archive or folder.", metavar="IN")],
+    source: Annotated[
+        Path, typer.Argument(help="The downloaded archive or folder.", metavar="IN", parser=address)
+    ],
     out: Out,
     workers: Annotated[int, typer.Option(help="Processes that decode and cut.")] = 2,
     shards: Annotated[bool, typer.Option("--shards", help="Write tar shards instead of files.")] = False,

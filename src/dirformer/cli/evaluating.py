@@ -18,14 +18,21 @@ from dirformer.cli.options import (
     Protocol,
     Seed,
 )
+from dirformer.cli.staged import source, target
 from dirformer.cli.terminal import progress, say, write_json
 
 
 def evaluate(
     methods: Methods,
-    gt: Annotated[Path, typer.Option(help="Folder of clean photos of the same names.")],
+    gt: Annotated[
+        Path,
+        typer.Option(help="Folder of clean photos of the same names.", parser=source, metavar="PATH"),
+    ],
     protocol: Protocol,
-    lq: Annotated[Path | None, typer.Option(help="Folder of degraded photos; mild makes them.")] = None,
+    lq: Annotated[
+        Path | None,
+        typer.Option(help="Folder of degraded photos; mild makes them.", parser=source, metavar="PATH"),
+    ] = None,
     masks: Masks = None,
     metric: Annotated[list[str] | None, typer.Option(help="A further score, such as gmsd or niqe.")] = None,
     metric_weights: MetricWeights = None,
@@ -34,7 +41,10 @@ def evaluate(
     ] = False,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(help="Draws of the diffusion's start; the spread is reported.")] = 1,
-    save: Annotated[Path | None, typer.Option(help="Keep the restored photos in this folder.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Keep the restored photos in this folder.", parser=target, metavar="PATH"),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "float32",
     as_json: Json = None,

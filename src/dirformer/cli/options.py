@@ -7,8 +7,13 @@ from typing import Annotated
 
 import typer
 
+from dirformer.cli.staged import source, target
+
 Inputs = Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="IN...")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="File or folder for the results.")]
+Out = Annotated[
+    Path,
+    typer.Option("-o", "--out", help="Folder or address for the results.", parser=target, metavar="PATH"),
+]
 Seed = Annotated[int, typer.Option(help="Another seed is another draw of the diffusion's start.")]
 DrawSeed = Annotated[int, typer.Option("--seed", help="Another seed is another set.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -17,7 +22,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Fields to change, such as data.train=DIR steps=2000.")
 ]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result for machines to this file.")]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the result for machines to this file.", parser=target, metavar="PATH"),
+]
 Methods = Annotated[
     list[str],
     typer.Argument(
@@ -32,4 +40,7 @@ Protocol = Annotated[
 MetricWeights = Annotated[
     Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS, FID and NIQE.")
 ]
-Masks = Annotated[Path | None, typer.Option(help="Folder of masks (white = hole), for inpainting.")]
+Masks = Annotated[
+    Path | None,
+    typer.Option(help="Folder of masks (white = hole), for inpainting.", parser=source, metavar="PATH"),
+]

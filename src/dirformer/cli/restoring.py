@@ -11,7 +11,7 @@ from dirformer.cli.fleet import Places, at_name, run_fleet
 from dirformer.cli.options import Device, Overwrite, Precision, Seed
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.formats import MAX_PIXELS
-from dirformer.ground.places import is_url
+from dirformer.ground.places import is_url, shown
 
 
 def restore(
@@ -71,13 +71,18 @@ def restore(
         }
     )
     names = [*(inputs or []), *(at_name(name) for name in list_files or [])]
+    local = not any(is_url(name.removeprefix("@")) for name in (*names, out, mask or ""))
+    if model is not None and is_url(model) and (are_films(names) or (local and not any(fleet.values()))):
+        raise ConfigError(
+            f"--model is {shown(model)}; weights at an address are for --engine: add it, or fetch them"
+        )
     if are_films(names):
         if any(fleet.values()):
             raise ConfigError("--engine is for photos; leave it out for films")
         run_films(request, names, out, shot_prior=shot_prior, steady=steady)
     elif shot_prior or steady:
         raise ConfigError("--shot-prior and --steady are for films; for a folder of frames give --frames")
-    elif any(fleet.values()) or any(is_url(name.removeprefix("@")) for name in (*names, out, mask or "")):
+    elif any(fleet.values()) or not local:
         run_fleet(request, Places(names, out, mask), **fleet)
     else:
         run(request)

@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dirformer.ground.errors import ConfigError
-from dirformer.ground.places import Place
+from dirformer.ground.errors import CheckpointError, ConfigError
+from dirformer.ground.places import Place, is_url
 from dirformer.inference.choice import influences
 from dirformer.inference.done import digest_file, digest_options
 from dirformer.inference.jobs import FileOptions
@@ -52,7 +52,7 @@ class Order:
 
     def digest(self) -> str:
         """Return the digest of all that changes results, beside the photo, its mask and the model chosen."""
-        models = [digest_file(find_weights(name)) for name in ([self.model] if self.model else CATALOG)]
+        models = [_weights_digest(name) for name in ([self.model] if self.model else CATALOG)]
         choice = {"models": models, "task": self.task, "sharp": self.sharp, "masks": self._masks()}
         return digest_options(influences(self.options, self.files, seed=self.seed) | choice)
 
@@ -69,6 +69,15 @@ class Order:
             found += [f"{folder}/{one.name} {one.version}" for one in files]
             waiting += [f"{folder}/{name}".lstrip("/") for name in inner]
         return sorted(found)
+
+
+def _weights_digest(name: str) -> str:
+    if not is_url(name):
+        return digest_file(find_weights(name))
+    found = Place(name).entry()
+    if found is None:
+        raise CheckpointError(f"no model at {Place(name)}; give an address that exists")
+    return found.version
 
 
 @dataclass(frozen=True)

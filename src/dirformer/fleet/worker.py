@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from dirformer.fleet.manifest import write_part
 from dirformer.fleet.order import Chunk, Item, Order, Record, Report
 from dirformer.ground.errors import DirformerError, PhotoError
 from dirformer.ground.mask_names import masks_by_name
-from dirformer.ground.places import Place
+from dirformer.ground.places import Place, is_url
 from dirformer.inference.choice import Keys, by_model, require_fit
 from dirformer.inference.done import digest_file
 from dirformer.inference.files import (
@@ -70,6 +72,12 @@ class Worker:
 
     def __init__(self, order: Order) -> None:
         self._order, self._options = order, order.digest()
+        self._model = order.model
+        if order.model is not None and is_url(order.model):
+            folder = tempfile.mkdtemp(prefix="dirformer-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            self._model = str(Path(folder) / Place(order.model).name)
+            Place(order.model).fetch(Path(self._model))
         self._restorers: dict[str, tuple[Restorer, Keys]] = {}
         self._masks: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
@@ -109,7 +117,7 @@ class Worker:
         Place(staged.item.url).fetch(staged.photo)
         mask = self._mask(staged)
         job = Job(staged.photo, staged.output, mask)
-        groups = by_model([job], order.model, task=order.task, files=order.files, sharp=order.sharp)
+        groups = by_model([job], self._model, task=order.task, files=order.files, sharp=order.sharp)
         restorer, keys = self._opened(next(iter(groups)))
         run = self._run(keys)
         read = read_job(restorer, run, job)
@@ -181,7 +189,7 @@ class Worker:
         return replace(
             record,
             input=written.input,
-            model=written.model,
+            model=written.model if self._model == self._order.model else str(Place(str(self._order.model))),
             model_digest=self._restorers[written.model][1].model,
             result=digest_file(staged.output),
             size=staged.output.stat().st_size,

@@ -59,6 +59,7 @@ def _write(source: Any, pictures: Any, segments: list[Path], target: Any, look: 
     for stream in source.streams:
         if stream.type in _KINDS and stream.index not in titles:
             copy = target.add_stream_from_template(stream)
+            copy.time_base = stream.time_base
             copy.metadata.update(_told(stream.metadata))
             others[stream.index] = copy
     target.set_chapters(source.chapters())
