@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dirformer.networks.presets import preset
     from dirformer.training.config import TrainConfig
     from dirformer.weights.load import load
+    from dirformer.weights.sharing import from_pretrained, push_to_hub, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -57,10 +58,13 @@ _HOMES = {
     "degrade": "dirformer.degradations.degrade",
     "evaluate": "dirformer.evaluation.run",
     "export": "dirformer.interop.export",
+    "from_pretrained": "dirformer.weights.sharing",
     "load": "dirformer.weights.load",
     "preset": "dirformer.networks.presets",
+    "push_to_hub": "dirformer.weights.sharing",
     "restore": "dirformer.inference.files",
     "restore_folder": "dirformer.inference.files",
+    "save_pretrained": "dirformer.weights.sharing",
     "train": "dirformer.experiments.train",
 } | dict.fromkeys(_ERRORS, "dirformer.ground.errors")
 
@@ -84,10 +88,13 @@ __all__ = [
     "degrade",
     "evaluate",
     "export",
+    "from_pretrained",
     "load",
     "preset",
+    "push_to_hub",
     "restore",
     "restore_folder",
+    "save_pretrained",
     "train",
 ]
 

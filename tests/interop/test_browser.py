@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dirformer.inference.restorer import Restorer
+from dirformer.inference.restorer import Restorer, start_noise
 from dirformer.interop.export import export
-from dirformer.interop.graph import fixed_noise
 from helpers import picture
 
 BROWSER = Path(__file__).parents[2] / "integrations" / "browser"
@@ -69,7 +68,7 @@ def test_the_page_restores_as_we_do(name: str, modules: Path, tmp_path: Path) ->
         result = Image.open(io.BytesIO(download.value.path().read_bytes())).convert("RGB")
         browser.close()
     restorer = Restorer(name, context="image", device="cpu")
-    noise = fixed_noise(restorer.model, 0)[:, 0]
+    noise = start_noise(restorer.model, 0)[:, 0]
     holes = np.asarray(mask) > 0 if restorer.task == "inpainting" else None
     ours = restorer.restore(tmp_path / "photo.png", holes, noise=noise).permute(1, 2, 0).numpy()
     assert np.abs(np.asarray(result, dtype=float) - (ours * 255).round()).max() <= 1

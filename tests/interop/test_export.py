@@ -16,11 +16,10 @@ import torch
 from PIL import Image
 
 from dirformer.ground.errors import CheckpointError, ConfigError, ExportError, OutputError
-from dirformer.inference.restorer import Restorer
+from dirformer.inference.restorer import Restorer, start_noise
 from dirformer.interop import export as room
 from dirformer.interop.export import export
 from dirformer.interop.formats import SUFFIXES
-from dirformer.interop.graph import fixed_noise
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.presets import PRESETS
 from dirformer.weights.catalog import CATALOG
@@ -218,7 +217,7 @@ def test_a_seed_fixes_the_noise(tmp_path: Path) -> None:
     results = []
     for seed in (0, 1):
         run = opened(export(tmp_path / "net.safetensors", tmp_path / f"{seed}.onnx", seed=seed).paths[0])
-        noise = fixed_noise(restorer.model, seed)[:, 0]
+        noise = start_noise(restorer.model, seed)[:, 0]
         assert largest(restorer, run, 10, 20, fixed=noise) <= 1e-5
         results.append(run(None, photo=torch.full((3, 9, 9), 0.5)))
     assert not torch.equal(*results)
@@ -320,6 +319,6 @@ def test_the_example_needs_onnxruntime_alone(tmp_path: Path) -> None:
         assert result.size == size
         if name == "sr":
             restorer = Restorer(tmp_path / "sr.safetensors", device="cpu")
-            noise = fixed_noise(restorer.model, 0)[:, 0]
+            noise = start_noise(restorer.model, 0)[:, 0]
             ours = restorer.restore(tmp_path / "photo.png", noise=noise).permute(1, 2, 0).numpy()
             assert np.abs(np.asarray(result) - ours * 255).max() <= 1

@@ -28,10 +28,13 @@ from dirformer import (
     degrade,
     evaluate,
     export,
+    from_pretrained,
     load,
     preset,
+    push_to_hub,
     restore,
     restore_folder,
+    save_pretrained,
     train,
 )
 
@@ -66,6 +69,12 @@ def runs() -> float:
     result = evaluate([weights, "bicubic"], "LR", Path("HR"), "sr")
     largest: float = export("sr-x4-compact", "sr.onnx", precision="float16", seed=0).largest
     return largest + float(result["models"][0]["mean"]["psnr_y"])
+
+
+def shared() -> str:
+    """Folders and the hub."""
+    folder: Path = save_pretrained("sr-x4-compact", "mine", licence="apache-2.0", overwrite=True)
+    return push_to_hub(from_pretrained(folder, offline=True), "owner/name", private=True)
 
 
 def errors(error: DirformerError) -> str:

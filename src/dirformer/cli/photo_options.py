@@ -30,7 +30,9 @@ ListFile = Annotated[
 TaskName = Annotated[
     str | None, typer.Option("--task", help="sr, realsr, deblurring, inpainting, denoise or jpeg.")
 ]
-Model = Annotated[str | None, typer.Option(help="A shipped model's name or a weight file.")]
+Model = Annotated[
+    str | None, typer.Option(help="A shipped model's name, a weight file, or owner/name on the hub.")
+]
 Sharp = Annotated[bool, typer.Option("--sharp", help="The model NAME-sharp instead of NAME.")]
 Mask = Annotated[str | None, typer.Option(help="Mask (white = hole), or a folder of masks.", metavar="PATH")]
 Scale = Annotated[

@@ -28,6 +28,7 @@ from dirformer.inference.engine import Engine
 from dirformer.inference.inputs import MaskLike, PhotoLike, as_mask, as_photo
 from dirformer.inference.layers import Progress
 from dirformer.inference.options import AUTO, STORAGES, RestoreOptions
+from dirformer.networks.diffir import DiffIRS2
 from dirformer.networks.holes import inpainting_input
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import find_weights
@@ -280,9 +281,7 @@ class Restorer:
     def _seen(self, pixels: Tensor, mask: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
         """Return the padded input of the network and the noise it starts from, on its device."""
         lq = pixels if mask is None else inpainting_input(self.config, pixels[None], mask[None])[0]
-        generator = seeded_generator(seed, b"" if self.options.noise == "seed" else _bytes(lq))
-        # Drawn before padding and on the CPU: neither depends on the network's needs nor on the device.
-        noise = torch.randn(self.model.noise_shape, generator=generator)[:, None]
+        noise = start_noise(self.model, seed, None if self.options.noise == "seed" else lq)
         padded = pad_to_multiple(lq[None], self.config.multiple).to(self.device)
         return padded, noise.to(self.device)
 
@@ -306,6 +305,21 @@ def _options(options: RestoreOptions, fields: dict[str, Any]) -> RestoreOptions:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"a Restorer has no option {name!r}; the nearest valid one is {near!r}")
     return replace(options, **fields)
+
+
+def start_noise(
+    model: DiffIRS2, seed: int, lq: Float[Tensor, "c h w"] | None = None
+) -> Float[Tensor, "n 1 p"]:
+    """Return the noise that a restoration starts from, on the CPU.
+
+    Args:
+        model: says how much noise it takes.
+        seed: another seed is another draw of Z_T.
+        lq: the photo as the network sees it, float32 on the CPU; None: the noise follows from the seed alone.
+            Taken before padding, so that nothing depends on the network's needs or on the device.
+    """
+    generator = seeded_generator(seed, b"" if lq is None else _bytes(lq))
+    return torch.randn(model.noise_shape, generator=generator)[:, None]
 
 
 def pad_to_multiple(x: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c H W"]:

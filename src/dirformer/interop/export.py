@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from dirformer.ground.errors import ExportError
 from dirformer.ground.paths import atomic_path
-from dirformer.inference.restorer import Restorer
+from dirformer.inference.restorer import Restorer, start_noise
 from dirformer.interop.formats import SUFFIXES, ExportOptions, default_out
-from dirformer.interop.graph import build_graph, fixed_noise, noise_shape, takes_noise
+from dirformer.interop.graph import build_graph, noise_shape, takes_noise
 from dirformer.interop.nodes import require_onnx
 from dirformer.interop.runtimes import Run, open_onnx, open_openvino, require_openvino
 from dirformer.tasks import TASKS
@@ -96,7 +96,7 @@ def write(
     network = require_stage2(weights)
     fields = {"dirformer": json.dumps(describe(weights.header, options))}
     proto = build_graph(network, seed=options.seed, metadata=fields)
-    told(1)
+    told(1.0)
     with TemporaryDirectory(prefix="dirformer-") as folder:
         draft = Path(folder) / f"draft{SUFFIXES[options.to]}"
         half = options.precision == "float16"
@@ -108,9 +108,9 @@ def write(
         else:
             _save_openvino(proto.SerializeToString(), fields, draft, half=half)
             run = open_openvino(draft)
-        told(2)
+        told(2.0)
         restorer = Restorer(model, device="cpu", context="image")
-        noise = None if takes_noise(network, options.seed) else fixed_noise(network, options.seed or 0)
+        noise = None if takes_noise(network, options.seed) else start_noise(network, options.seed or 0)
         largest, psnr = prove(run, restorer, noise, lambda done: told(2 + done))
         _require_near(options, largest, psnr)
         with ExitStack() as stack:
@@ -213,7 +213,7 @@ def prove(
         error = float(off.square().mean())
         psnr = min(psnr, -10 * math.log10(error) if error else math.inf)
         if progress is not None:
-            progress(number)
+            progress(float(number))
     return largest, psnr
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
 
-from dirformer.ground.device import seeded_generator
+from dirformer.inference.restorer import start_noise
 from dirformer.interop.network import network
 from dirformer.interop.nodes import Nodes
 from dirformer.networks.diffir import DiffIRS2
@@ -48,7 +47,7 @@ def build_graph(model: DiffIRS2, *, seed: int | None, metadata: dict[str, str]) 
         noise = "noise"
         inputs.append(g.onnx.helper.make_tensor_value_info(noise, floats, list(noise_shape(model))))
     elif config.timesteps:
-        noise = g.weight("fixed_noise", fixed_noise(model, seed or 0))
+        noise = g.weight("fixed_noise", start_noise(model, seed or 0))
     for axis in (2, 3):
         lq = g("Gather", lq, _padded(g, axis, config.multiple), axis=axis)
     restored = network(g, model, lq, noise)
@@ -72,11 +71,6 @@ def noise_shape(model: DiffIRS2) -> tuple[int, int, int]:
     """Return the shape of the noise of one photo, `n 1 p`."""
     count, width = model.noise_shape
     return count, 1, width
-
-
-def fixed_noise(model: DiffIRS2, seed: int) -> Float[torch.Tensor, "n 1 p"]:
-    """Return the noise of a file whose noise is fixed: it depends on the seed alone, not on the photo."""
-    return torch.randn(model.noise_shape, generator=seeded_generator(seed))[:, None]
 
 
 def _padded(g: Nodes, axis: int, multiple: int) -> str:

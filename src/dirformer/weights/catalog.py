@@ -8,7 +8,9 @@ from importlib import resources
 from pathlib import Path
 
 from dirformer.ground.errors import CheckpointError, ConfigError
+from dirformer.ground.paths import is_file
 from dirformer.tasks import TASKS
+from dirformer.weights import hub
 
 SHARP = "-sharp"
 """End of the names of models that are trained to look sharp, at a loss in PSNR."""
@@ -92,18 +94,28 @@ CATALOG: dict[str, Entry] = {
 
 
 def find_weights(model: str | Path) -> Path:
-    """Return the file of a shipped name (models, and the stage-1 networks behind them) or the file itself.
+    """Return the weight file that a name stands for.
+
+    Args:
+        model: a shipped name (models, and the stage-1 networks behind them), a weight file, a folder that
+            `save_pretrained` wrote, or `owner/name` on the Hugging Face Hub. What is on disk comes first; a
+            `Path` is never asked for on the hub.
 
     Raises:
-        CheckpointError: if neither is there.
+        CheckpointError: if nothing of that name is there.
+        MissingExtraError: if it can only be on the hub, and the extra `hub` is not installed.
     """
     shipped = _weights(str(model))
-    path = shipped if shipped.is_file() else Path(model)
-    if not path.is_file():
-        raise CheckpointError(
-            f"no model {str(model)!r}; give a file or one of: {', '.join(CATALOG)} (`dirformer models`)"
-        )
-    return path
+    path = shipped if is_file(shipped) else Path(model)
+    if is_file(path):
+        return path
+    if is_file(path / hub.FILE):
+        return path / hub.FILE
+    if isinstance(model, str) and hub.is_hub_name(model):
+        return hub.fetch(model)
+    raise CheckpointError(
+        f"no model {str(model)!r}; give a file or one of: {', '.join(CATALOG)} (`dirformer models`)"
+    )
 
 
 def _weights(name: str) -> Path:

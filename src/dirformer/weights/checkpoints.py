@@ -193,6 +193,28 @@ def _tensors(path: Path) -> tuple[Header, dict[str, Tensor]]:
             raise CheckpointError(f"{path} is damaged: {short(str(error))}") from None
 
 
+def from_tensors(tensors: dict[str, Tensor], source: str = "state dict") -> DiffIR:
+    """Rebuild a whole network from a file's tensors alone, for tools that leave the header behind.
+
+    Raises:
+        CheckpointError: as `read`.
+    """
+    described = tensors.get("config", torch.empty(0, dtype=torch.uint8))
+    if described.dtype != torch.uint8 or not 0 < described.numel() <= MAX_HEADER:
+        raise CheckpointError(f"{source} lacks the tensor config; the file is damaged or foreign")
+    try:
+        said = json.loads(described.cpu().numpy().tobytes(), parse_constant=_no_constant)
+        stage, config = said["stage"], ModelConfig.from_dict(dict(said["config"]))
+        STAGES[stage]
+    except (ConfigError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{source} describes a network that cannot be built: {short(str(error))}"
+        ) from None
+    rest = {key: value for key, value in tensors.items() if key != "config"}
+    require_blocks(config, len(rest), source)
+    return build(stage, config, unpack(rest, source), source)
+
+
 def _belongs(key: str, part: str) -> bool:
     return part == WHOLE or key.startswith(f"{part}.")
 

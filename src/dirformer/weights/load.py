@@ -37,12 +37,14 @@ def load(model: str | Path) -> DiffIR:
     """Load a network, on the CPU, in float32, ready for inference.
 
     Args:
-        model: a shipped model's name or a weight file, ours or the authors'.
+        model: a shipped model's name, a weight file, ours or the authors', or what else `find_weights` takes,
+            such as `owner/name` on the Hugging Face Hub.
 
     Raises:
         CheckpointError: as `open_weights`; also if the name is unknown.
     """
-    return open_weights(model if isinstance(model, Path) else find_weights(model)).model
+    named = isinstance(model, str) or model.is_dir()
+    return open_weights(find_weights(model) if named else Path(model)).model
 
 
 def load_stage1(path: Path) -> DiffIRS1:
