@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from dirformer.app.fields import (
     FILES,
@@ -24,7 +23,7 @@ from dirformer.app.fields import (
 )
 from dirformer.app.fields import examples as offer_examples
 from dirformer.app.one import News, picture_of, restored, shown
-from dirformer.app.pictures import CANVAS, as_layer, painted, write_mask
+from dirformer.app.pictures import CANVAS, painted, with_holes, write_mask
 from dirformer.app.wishes import Limits
 from dirformer.app.work import described, folder, without_folders
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
@@ -40,61 +39,53 @@ class Painting:
     drawn: Any
     """Value of the editor: layers of paint over the photo."""
     file: str | None
-    """A mask that was loaded."""
-    loaded: np.ndarray | None
-    """Where that mask painted, `h w` of bool."""
+    """A mask that was loaded; paint adds to it."""
 
     def mask(self, photo: Path, place: Path, *, needed: bool = True) -> Path | None:
         """Return the mask as a file, as large as the photo.
 
-        A loaded mask that nobody has painted on is that file itself, pixel by pixel.
+        A loaded mask to which nobody has added is that file itself, pixel by pixel.
 
         Raises:
-            PhotoError: if nothing is painted but a mask is needed.
+            PhotoError: if nothing is painted but a mask is needed, or the loaded one is not the photo's.
         """
         try:
             where = painted((self.drawn or {}).get("layers") or [])
         except PhotoError:
-            if needed:
+            if needed and self.file is None:
                 raise
-            return None
-        if self.file is not None and self.loaded is not None and np.array_equal(where, self.loaded):
-            return Path(self.file)
-        return write_mask(where, photo_size(photo), place / f"{photo.stem}_mask.png")
+            return None if self.file is None else Path(self.file)
+        loaded = None if self.file is None else Path(self.file)
+        return write_mask(where, photo_size(photo), place / f"{photo.stem}_mask.png", loaded)
 
 
-def show(photo: str | None, mask: str | None, limits: Limits) -> tuple[Any, Any, str]:
-    """Return a photo and its loaded mask as the editor shows them, where the mask paints, and a line."""
+def show(photo: str | None, mask: str | None, limits: Limits) -> tuple[Any, str]:
+    """Return a photo as the editor shows it, red where a loaded mask has holes, and a line."""
     if photo is None:
-        return None, None, NOTHING
+        return None, NOTHING
     try:
         picture = picture_of(photo, limits, CANVAS)
     except DirformerError as error:
-        return None, None, refused(error)
+        return None, refused(error)
     line = status(described(Path(photo), limits))
-    bare = {"background": picture, "layers": [], "composite": picture}
-    if mask is None:
-        return bare, None, line
-    try:
-        described(Path(mask), limits)
-        layer = as_layer(Path(mask), photo_size(Path(photo)), picture.size)
-    except DirformerError as error:
-        return bare, None, refused(PhotoError(without_folders(str(error), Path(mask))))
-    both = picture.convert("RGBA")
-    both.alpha_composite(layer)
-    value = {"background": picture, "layers": [layer], "composite": both}
-    return value, np.asarray(layer)[..., 3] >= 128, line
+    if mask is not None:
+        try:
+            described(Path(mask), limits)
+            picture = with_holes(picture, Path(mask), photo_size(Path(photo)))
+        except DirformerError as error:
+            line = refused(PhotoError(without_folders(str(error), Path(mask))))
+    return {"background": picture, "layers": [], "composite": picture}, line
 
 
 def save(
-    limits: Limits, photo: str | None, drawn: Any, file: str | None, loaded: Any
+    limits: Limits, photo: str | None, drawn: Any, file: str | None
 ) -> Generator[tuple[Any, Any], None, None]:
     """Offer the mask for download, or say why there is none; yields a line and the file."""
     try:
         if not photo:
             raise ConfigError("no photo is given; drop one on the page first")
         with folder(limits) as place:
-            mask = Painting(drawn, file, loaded).mask(Path(photo), place)
+            mask = Painting(drawn, file).mask(Path(photo), place)
             yield gr.skip(), gr.update(value=str(mask), visible=True)
     except DirformerError as error:
         yield refused(error), gr.skip()
@@ -131,11 +122,10 @@ def tab(limits: Limits) -> None:
                 height=520,
             )
             outputs = outcome()
-    as_loaded = gr.State(None)
 
-    def fill(name: str | None, drawn: Any, file: str | None, before: Any, *values: Any) -> Generator[News]:
+    def fill(name: str | None, drawn: Any, file: str | None, *values: Any) -> Generator[News]:
         wishes = fields.wishes(values)
-        painting = Painting(drawn, file, before)
+        painting = Painting(drawn, file)
         # Beyond the edges there is hole enough.
         needed = not wishes.extend.strip()
         yield from shown(
@@ -145,11 +135,11 @@ def tab(limits: Limits) -> None:
     def keep_mask(*values: Any) -> Generator[Any]:
         yield from save(limits, *values)
 
-    def both(name: str | None, mask: str | None) -> tuple[Any, Any, str]:
+    def both(name: str | None, mask: str | None) -> tuple[Any, str]:
         return show(name, mask, limits)
 
     for changed in (photo, loaded):
-        changed.change(both, [photo, loaded], [editor, as_loaded, outputs[0]], **QUIET)
-    given = [photo, editor, loaded, as_loaded]
+        changed.change(both, [photo, loaded], [editor, outputs[0]], **QUIET)
+    given = [photo, editor, loaded]
     keep.click(keep_mask, given, [outputs[0], saved], **QUIET)
     computing(start, stop, fill, [*given, *fields.fields], outputs)

@@ -38,15 +38,16 @@ MakeMask = Callable[[Path, Path], Path | None]
 """Photo and folder of the request → mask, if there is one."""
 
 
-def show_upload(photo: str | None, limits: Limits) -> tuple[str, Any]:
-    """Return what an uploaded photo is, and the photo itself; or why it is refused."""
+def show_upload(photo: str | None, limits: Limits) -> tuple[str, Any, Any, Any]:
+    """Return what an uploaded photo is, and the photo itself; or why it is refused. Earlier results go."""
+    gone = gr.update(value=None, visible=False)
     if photo is None:
-        return NOTHING, None
+        return NOTHING, None, gone, gone
     try:
         picture = picture_of(photo, limits)
     except DirformerError as error:
-        return refused(error), None
-    return status(described(Path(photo), limits)), (picture, picture)
+        return refused(error), None, gone, gone
+    return status(described(Path(photo), limits)), (picture, picture), gone, gone
 
 
 def picture_of(photo: str, limits: Limits, side: int = SIDE) -> Any:

@@ -94,10 +94,10 @@ def _restore_tab(limits: Limits) -> None:
     def on_restore(name: str | None, *values: Any) -> Generator[News]:
         yield from shown(restored(name, fields.wishes(values), limits))
 
-    def show(name: str | None) -> tuple[str, Any]:
+    def show(name: str | None) -> News:
         return show_upload(name, limits)
 
-    photo.change(show, photo, outputs[:2], **QUIET)
+    photo.change(show, photo, outputs, **QUIET)
     computing(start, stop, on_restore, [photo, *fields.fields], outputs)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from dirformer.ground.errors import PhotoError
 from dirformer.ground.formats import MAX_PIXELS
@@ -75,24 +75,41 @@ def painted(layers: list[Any]) -> np.ndarray:
     return np.logical_or.reduce(masks)
 
 
-def write_mask(mask: np.ndarray, size: tuple[int, int], path: Path) -> Path:
-    """Write a mask for a photo of `size` (width, height), white = hole; each pixel as painted, no blur."""
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    picture.resize(size, Image.Resampling.NEAREST).save(path)
+def write_mask(mask: np.ndarray, size: tuple[int, int], path: Path, loaded: Path | None = None) -> Path:
+    """Write a painted mask, white = hole: each pixel as painted, no blur.
+
+    Args:
+        mask: where paint is, `y x` of bool.
+        size: width and height of the photo it is for.
+        path: file to write.
+        loaded: a mask whose holes are added, pixel by pixel.
+
+    Raises:
+        PhotoError: if the loaded mask cannot be read or has another size than the photo.
+    """
+    picture = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
+    if loaded is not None:
+        picture = ImageChops.lighter(picture, _read(loaded, size))
+    picture.save(path)
     return path
 
 
-def as_layer(mask: Path, size: tuple[int, int], canvas: tuple[int, int]) -> Image.Image:
-    """Return a mask file as paint on a canvas.
+def with_holes(picture: Image.Image, mask: Path, size: tuple[int, int]) -> Image.Image:
+    """Return a picture of a photo, red where a mask has holes.
 
     Args:
+        picture: of the photo, of any size.
         mask: its file.
-        size: width and height of the photo it is for.
-        canvas: width and height of the painting.
+        size: width and height of the photo.
 
     Raises:
         PhotoError: if it is no mask or has another size than the photo.
     """
+    holes = _read(mask, size).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.composite(Image.new("RGB", picture.size, PAINT), picture, holes)
+
+
+def _read(mask: Path, size: tuple[int, int]) -> Image.Image:
     hole = read_mask(mask)
     height, width = hole.shape[1:]
     if (width, height) != size:
@@ -100,7 +117,4 @@ def as_layer(mask: Path, size: tuple[int, int], canvas: tuple[int, int]) -> Imag
             f"the mask {mask.name} is {width}×{height} and the photo {size[0]}×{size[1]}; "
             "expected the same size"
         )
-    alpha = Image.fromarray((hole[0] * 255).byte().numpy()).resize(canvas, Image.Resampling.NEAREST)
-    layer = Image.new("RGBA", canvas, (*PAINT, 0))
-    layer.putalpha(alpha)
-    return layer
+    return Image.fromarray((hole[0] * 255).byte().numpy())
