@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from dirformer.ground.errors import ConfigError
-from dirformer.training.losses import r1_discriminator, vanilla_discriminator
+from dirformer.training.losses import (
+    r1_discriminator,
+    relativistic_discriminator,
+    relativistic_generator,
+    vanilla_discriminator,
+)
 from dirformer.training.samples import Batch
 from dirformer.training.stages import STAGES, PhotoLosses
 from dirformer.weights.checkpoints import TEACHER, save
@@ -142,6 +147,27 @@ def test_plain_photos_are_the_discriminators_real_ones(photos: Path, kind: str) 
     else:
         expected = r1_discriminator(discriminator, plain, restored, mask)
     assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+def test_relativistic_losses_see_both_kinds_of_photos(photos: Path) -> None:
+    """The network's loss compares restored with real photos, the discriminator's the other way round."""
+    loss = {"adversarial": 0.5, "adversarial_kind": "relativistic", "discriminator_dim": 4}
+    losses = PhotoLosses(tiny_recipe(photos, loss=loss))
+    discriminator = losses.discriminator.eval()
+    sharp, plain, restored = torch.rand(3, 2, 3, 32, 32)
+    restored.requires_grad_()
+    given = dataclasses.replace(batch(restored.detach(), sharp), plain=plain)
+    value = losses(restored, given, discriminator)["adversarial"]
+    real, fake = discriminator(plain), discriminator(restored)
+    assert float(value.detach()) == pytest.approx(0.5 * float(relativistic_generator(real, fake).detach()))
+    value.backward()
+    assert float(restored.grad.abs().sum()) > 0
+    of_discriminator = losses.of_discriminator(given, restored.detach(), discriminator)["discriminator"]
+    expected = relativistic_discriminator(real, fake.detach())
+    assert float(of_discriminator.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    patch = loss | {"discriminator": "patch"}
+    with pytest.raises(ConfigError, match="relativistic is for super-resolution"):
+        PhotoLosses(tiny_recipe(photos, model=TINY_INPAINTING.to_dict(), loss=patch))
 
 
 def test_transfer_takes_over_what_fits(photos: Path) -> None:

@@ -6,6 +6,7 @@ A method is a name and a function from a photo to its restoration; scores know n
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dirformer.data.folders import find_photos
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.ground.device import choose_device
 from dirformer.ground.errors import CheckpointError, ConfigError, DataError, MissingExtraError
@@ -35,6 +37,36 @@ Restore = Callable[[Tensor, Tensor | None, int, int], Tensor]
 """(lq `3 h w` in [0, 1], mask `1 h w` or None, scale, seed) → `3 h·scale w·scale` in [0, 1]."""
 
 
+class Finished:
+    """Finished results of a method, in a folder.
+
+    Raises:
+        DataError: if there are none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.photos = sorted((path.stem, path) for path in find_photos(folder))
+
+    def of(self, name: str) -> Path:
+        """Return the result of a photo: `NAME.png`, or the one file whose name begins with `NAME_`.
+
+        Raises:
+            DataError: if there is none, or several.
+        """
+        found = self._between(name, name + "\0") or self._between(f"{name}_", f"{name}`")  # ` is behind _
+        if len(found) != 1:
+            many = ", ".join(path.name for path in found[:3]) or "none"
+            raise DataError(
+                f"{self.folder} has {many} for {name}; expected one result, {name}.png or {name}_….png"
+            )
+        return found[0]
+
+    def _between(self, first: str, end: str) -> list[Path]:
+        places = (bisect_left(self.photos, text, key=lambda pair: pair[0]) for text in (first, end))
+        return [path for _, path in self.photos[slice(*places)]]
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of a table."""
@@ -50,8 +82,8 @@ class Method:
     oracle: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None
     """Stage 1, which restores with the GT at hand: (lq, mask, gt) → restored. It takes the place of
     `restore`."""
-    finished: Path | None = None
-    """Folder of finished results, which are read in place of restoring."""
+    finished: Finished | None = None
+    """Finished results, which are read in place of restoring."""
 
 
 def find_method(model: str, *, device: str = "auto", precision: str = "float32") -> Method:
@@ -73,7 +105,7 @@ def find_method(model: str, *, device: str = "auto", precision: str = "float32")
     if model in BASELINES:
         return Method(model, BASELINES[model])
     if model.startswith(RESULTS):
-        return Method(shown_name(model), unchanged, finished=_results_folder(model))
+        return Method(shown_name(model), unchanged, finished=_finished(model))
     if model.startswith(SPANDREL):
         return _spandrel(model, choose_device(device))
     from dirformer.inference.options import RestoreOptions
@@ -96,13 +128,13 @@ def shown_name(model: str) -> str:
     return model.removeprefix(RESULTS).partition("=")[0] if model.startswith(RESULTS) else model
 
 
-def _results_folder(model: str) -> Path:
+def _finished(model: str) -> Finished:
     name, equals, folder = model.removeprefix(RESULTS).partition("=")
     if not (name and equals and folder):
         raise ConfigError(f"{model!r} names no results; expected results:NAME=DIR")
     if not Path(folder).is_dir():
         raise DataError(f"{folder} is not there; expected the folder of the results of {name}")
-    return Path(folder)
+    return Finished(Path(folder))
 
 
 def is_stage1(model: str) -> bool:

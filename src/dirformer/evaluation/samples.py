@@ -85,23 +85,8 @@ def restore_alone(
     if method.oracle is not None:
         raise DataError(f"{method.name} is a stage-1 network, which needs the clean photo; give --gt")
     if method.finished is not None:
-        return as_float(read_rgb(find_result(method.finished, name)))
+        return as_float(read_rgb(method.finished.of(name)))
     return method.restore(lq, mask, scale, seed)
-
-
-def find_result(folder: Path, name: str) -> Path:
-    """Return the finished result of a photo: `NAME.png`, or the one file whose name begins with `NAME_`.
-
-    Raises:
-        DataError: if there is none, or several.
-    """
-    photos = find_photos(folder)
-    exact = [path for path in photos if path.stem == name]
-    found = exact or [path for path in photos if path.stem.startswith(f"{name}_")]
-    if len(found) != 1:
-        many = ", ".join(path.name for path in found[:3]) or "none"
-        raise DataError(f"{folder} has {many} for {name}; expected one result, {name}.png or {name}_….png")
-    return found[0]
 
 
 def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
