@@ -34,7 +34,7 @@ test-all: setup
 	$(BIN)/python -m pytest -n 2
 
 bench: setup
-	@for name in data evaluation inference training; do \
+	@for name in data evaluation fleet inference training; do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py --quick || exit 1; \
 	done
 

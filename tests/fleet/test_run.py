@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +240,46 @@ def test_s3_and_no_secrets(
         told += missing.stdout + missing.stderr
     assert not [word for word in (SECRET, "pass@", "sign=", "mark") if word in told]
     assert len(rows) == 5
+
+
+def test_a_signed_address(photos: Path, plain: Path, model: str, tmp_path: Path) -> None:
+    """A photo of a web server, by its signature, which no line and no record shows."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(photos))
+
+        def do_GET(self) -> None:
+            if self.path.endswith("?sign=mark"):
+                super().do_GET()
+            else:
+                self.send_error(403)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        lines = [f"{url}/{name}" for name in ("a.png?sign=mark", "below/c.png?sign=mark", "b.jpg?sign=wrong")]
+        (tmp_path / "list.txt").write_text("\n".join(lines))
+        out = tmp_path / "out"
+        done = dirformer("restore", f"@{tmp_path}/list.txt", "-o", out, "--model", model, "--engine", "local")
+        one = dirformer("restore", lines[0], "-o", tmp_path / "one.png", "--model", model)
+        server.shutdown()
+    assert "2 restored, 0 skipped, 1 failed" in done.stdout, done
+    assert one.returncode == 0 and (tmp_path / "one.png").read_bytes() == (plain / "a.png").read_bytes()
+    assert (out / "c.png").read_bytes() == (plain / "below/c.png").read_bytes()
+    rows = read_manifest(out)
+    told = done.stdout + done.stderr + one.stdout + str(rows)
+    assert len(rows) == 3 and not [word for word in ("sign=", "mark", "wrong") if word in told]
+
+
+def test_nothing_to_do_is_said(tmp_path: Path) -> None:
+    """A folder without photos is an error, as without an engine."""
+    (tmp_path / "text.txt").write_text("text")
+    done = dirformer("restore", tmp_path, "-o", "memory://out", "--engine", "local")
+    assert done.returncode == 2 and f"no photos in {tmp_path}; expected .png" in done.stderr
 
 
 def test_what_a_fleet_does_not_do_is_said(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dirformer.fleet.cluster import Cluster
 from dirformer.fleet.order import Order, Report
 from dirformer.fleet.run import ENGINES, counting, run
 from dirformer.ground.errors import ConfigError
+from dirformer.ground.formats import SUFFIXES
 from dirformer.ground.places import Place, is_url
 from dirformer.inference.jobs import is_one_file
 
@@ -110,9 +111,12 @@ class _Told:
                 for report in reports:
                     self._tell(report, order)
                     show(float(self.restored + self.skipped + self.failed))
+            if not (self.restored or self.skipped or self.failed):
+                named = ", ".join(map(str, order.sources))
+                complain(f"no photos in {named}; expected {', '.join(SUFFIXES)} files")
         finally:
             say(closing_line(self.restored, self.skipped, self.failed, self.passed))
-        if self.failed:
+        if self.failed or not (self.restored or self.skipped):
             raise typer.Exit(2)
 
     def _tell(self, report: Report, order: Order) -> None:

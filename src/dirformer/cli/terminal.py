@@ -57,7 +57,7 @@ def progress(records: Iterable[T], total: int, label: str) -> Iterator[T]:
 def progress_bar(total: int, label: str) -> Iterator[Callable[[float], None]]:
     """Show a bar and an ETA where somebody is looking; yield the function that moves it."""
     with open_bar(total, label) as bar:
-        yield bar
+        yield lambda done: bar(float(done))
 
 
 class Bar:

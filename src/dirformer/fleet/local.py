@@ -45,7 +45,7 @@ def run_pool(order: Order, processes: int) -> Iterator[Report]:
         )
         try:
             while True:
-                while len(flying) < 2 * processes:
+                while len(flying) < _room(flying, waiting, processes):
                     chunk, tries = waiting.pop() if waiting else (next(chunks, None), 0)
                     if chunk is None:
                         break
@@ -66,6 +66,14 @@ def run_pool(order: Order, processes: int) -> Iterator[Report]:
                     yield lost(chunk, tries + 1)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _room(
+    flying: dict[Future[str], tuple[Chunk, int]], waiting: list[tuple[Chunk, int]], processes: int
+) -> int:
+    """Return how many chunks may be in flight; one that was there when a worker died goes alone."""
+    suspect = waiting or any(tries for _, tries in flying.values())
+    return 1 if suspect else 2 * processes
 
 
 def lost(chunk: Chunk, tries: int) -> Report:
