@@ -19,7 +19,7 @@ from dirformer.ground.errors import CheckpointError, ConfigError, ExportError, O
 from dirformer.inference.restorer import Restorer, start_noise
 from dirformer.interop import export as room
 from dirformer.interop.export import export
-from dirformer.interop.formats import SUFFIXES
+from dirformer.interop.formats import SUFFIXES, default_out
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.presets import PRESETS
 from dirformer.weights.catalog import CATALOG
@@ -290,6 +290,29 @@ def test_requests_that_cannot_be(tmp_path: Path) -> None:
     assert (tmp_path / "there.onnx").read_text() == "old" and not (tmp_path / "new.onnx").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("runs/best.safetensors", "best.onnx"),
+        ("owner/name", "name.onnx"),
+        ("owner/name@v1.0", "name@v1.0.onnx"),
+        ("weights/net.v2", "net.v2.onnx"),
+    ],
+)
+def test_names_that_are_chosen(model: str, name: str) -> None:
+    """The model's own name, wherever it comes from."""
+    assert default_out(model, "onnx") == Path(name)
+
+
+def test_networks_too_large_for_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the format cannot hold is said before it is tried; suffixes in capitals are suffixes."""
+    save(tmp_path / "net.safetensors", tiny())
+    assert export(tmp_path / "net.safetensors", tmp_path / "A.ONNX").paths[0].is_file()
+    monkeypatch.setattr(room, "MOST_BYTES", 1000)
+    with pytest.raises(ExportError, match="GiB of weights"):
+        export(tmp_path / "net.safetensors", tmp_path / "b.onnx")
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command writes the file under the model's name, says how near it is, and answers errors at once."""
     monkeypatch.chdir(tmp_path)
@@ -321,4 +344,4 @@ def test_the_example_needs_onnxruntime_alone(tmp_path: Path) -> None:
             restorer = Restorer(tmp_path / "sr.safetensors", device="cpu")
             noise = start_noise(restorer.model, 0)[:, 0]
             ours = restorer.restore(tmp_path / "photo.png", noise=noise).permute(1, 2, 0).numpy()
-            assert np.abs(np.asarray(result) - ours * 255).max() <= 1
+            assert np.abs(np.asarray(result, dtype=float) - ours * 255).max() <= 1
