@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from dirformer.ground.errors import CheckpointError, ConfigError, PhotoError
-from dirformer.inference.restorer import Restorer, pad_to_multiple
+from dirformer.inference.restorer import Restorer, pad_to_multiple, start_noise
 from dirformer.weights.checkpoints import HEADER, Inference, save
 from helpers import TINY_INPAINTING, TINY_SR, picture, tiny
 
@@ -279,3 +279,20 @@ def test_a_photo_is_planned_once(sr: Restorer, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(engine, "make_plan", lambda *a, **k: made.append(a) or make_plan(*a, **k))
     sr.restore(photo())
     assert len(made) == 1
+
+
+def test_noise_can_be_given(sr: Restorer) -> None:
+    """Given noise takes the place of the draw: the draw itself changes nothing, other noise does; noise of
+    another shape or with NaN is refused.
+    """
+    drawn = start_noise(sr.model, 3, photo())[:, 0]
+    assert torch.equal(sr.restore(photo(), noise=drawn), sr.restore(photo(), seed=3))
+    assert not torch.equal(sr.restore(photo(), noise=drawn + 1), sr.restore(photo(), seed=3))
+    by_seed = Restorer(sr.name, device="cpu", noise="seed")
+    alone = start_noise(sr.model, 3)[:, 0]
+    assert torch.equal(sr.restore(photo(), noise=alone), by_seed.restore(photo(), seed=3))
+    for wrong in (drawn[:, :4], drawn.repeat(2, 1), drawn * float("nan")):
+        with pytest.raises(ConfigError, match=r"the noise is .*expects a tensor of shape \(1, 8\)"):
+            sr.restore(photo(), noise=wrong)
+    with pytest.raises(ConfigError, match="several priors"):
+        Restorer(sr.name, device="cpu", samples=2).restore(photo(), noise=drawn)

@@ -34,6 +34,8 @@ LARGEST = 1e-4
 """A float32 file may differ from ours by so much, of 1."""
 PSNR = 50.0
 """A float16 file must be as near to ours, in dB."""
+MOST_BYTES = int(1.9 * 2**30)
+"""Protocol buffers end at 2 GiB. The largest released network has 0.2 GiB."""
 STEPS = 2 + len(SIZES)
 """What `progress` counts: the graph, the file, and one step for each size."""
 
@@ -94,6 +96,11 @@ def write(
         require_openvino()
     weights = open_weights(find_weights(model))
     network = require_stage2(weights)
+    size = 4 * sum(parameter.numel() for parameter in network.parameters())
+    if size > MOST_BYTES:
+        raise ExportError(
+            f"{model} has {size / 2**30:.1f} GiB of weights; an ONNX graph holds 1.9 GiB at most"
+        )
     fields = {"dirformer": json.dumps(describe(weights.header, options))}
     proto = build_graph(network, seed=options.seed, metadata=fields)
     told(1.0)
@@ -114,9 +121,8 @@ def write(
         largest, psnr = prove(run, restorer, noise, lambda done: told(2 + done))
         _require_near(options, largest, psnr)
         with ExitStack() as stack:
-            for path in options.paths:
-                part = stack.enter_context(atomic_path(path))
-                copyfile(draft.with_suffix(path.suffix), part)
+            for path, written in zip(options.paths, (draft, draft.with_suffix(".bin")), strict=False):
+                copyfile(written, stack.enter_context(atomic_path(path)))
     return Exported(options.paths, largest, psnr, weights.header.inference.context)
 
 

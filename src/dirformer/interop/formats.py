@@ -50,4 +50,7 @@ class ExportOptions:
 
 def default_out(model: str, to: str) -> Path:
     """Return the name of a model's file in the current folder."""
-    return Path(f"{Path(model).stem if Path(model).suffix else Path(model).name}{SUFFIXES.get(to, '')}")
+    name = Path(model).name
+    for suffix in (".safetensors", ".pth", ".ckpt", ".pt"):
+        name = name.removesuffix(suffix)
+    return Path(f"{name}{SUFFIXES.get(to, '')}")

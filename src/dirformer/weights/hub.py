@@ -13,7 +13,7 @@ from dirformer.ground.errors import CheckpointError, MissingExtraError, OutputEr
 
 FILE = "model.safetensors"
 """The weights' name in a repository, and in a folder that `save_pretrained` wrote."""
-_NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(@[\w./-]{1,200})?", re.ASCII)
+_NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(@[\w./-]{1,100})?", re.ASCII)
 _FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 
 
