@@ -49,7 +49,9 @@ def run_pool(order: Order, processes: int) -> Iterator[Report]:
                     chunk, tries = waiting.pop() if waiting else (next(chunks, None), 0)
                     if chunk is None:
                         break
-                    flying[pool.submit(work, chunk.to_text())] = chunk, tries
+                    waiting.append((chunk, tries))  # kept, should the pool be broken by now
+                    future = pool.submit(work, chunk.to_text())
+                    flying[future] = waiting.pop()
                 if not flying:
                     return
                 done, _ = wait(flying, return_when=FIRST_COMPLETED)
