@@ -57,6 +57,7 @@ def test_the_page_restores_as_we_do(name: str, modules: Path, tmp_path: Path) ->
         page.on("request", lambda request: requests.append(request.url))
         page.goto((tmp_path / "page.html").as_uri())
         page.get_by_text("Ready").wait_for(timeout=120_000)
+        assert page.is_visible("#mask") == name.startswith("inpainting") and not page.is_visible("#result")
         page.set_input_files("#photo", tmp_path / "photo.png")
         if name.startswith("inpainting"):
             assert page.is_disabled("#restore")  # until there is a mask
@@ -65,6 +66,11 @@ def test_the_page_restores_as_we_do(name: str, modules: Path, tmp_path: Path) ->
         page.get_by_text("Restored in").wait_for(timeout=120_000)
         with page.expect_download() as download:
             page.click("#save")
+        (tmp_path / "text.png").write_text("no photo")
+        page.set_input_files("#photo", tmp_path / "text.png")
+        page.click("#restore")
+        page.get_by_text("This photo cannot be restored").wait_for()
+        assert not page.is_visible("#save")  # nothing old is taken for the new result
         result = Image.open(io.BytesIO(download.value.path().read_bytes())).convert("RGB")
         browser.close()
     restorer = Restorer(name, context="image", device="cpu")
