@@ -41,7 +41,7 @@ def damaged(kind: str, strength: float, seed: int) -> tuple[Damage, float]:
 
 
 def samples(model: DiffIR, photos: list[Tensor], kind: str) -> tuple[list[Tensor], Tensor]:
-    """Return vectors `photos crops p`, one tensor a name of `vectors_of(model)`, and strengths `photos crops`."""
+    """Return vectors `photos crops p`, one tensor a name of `vectors_of`, and strengths `photos crops`."""
     vectors, targets = [], []
     for number, photo in enumerate(photos):
         for crop in range(CROPS):
