@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,4 +200,23 @@ def test_cancelled_work_frees_the_page(page: Any, temporary: Path, tmp_path: Pat
     page.wait_for_selector("text=short.png: 32×24 pixels")
     panel.get_by_role("button", name="Restore", exact=True).click()
     page.wait_for_selector("text=realsr-x4-compact,")
+    assert not list(temporary.glob("dirformer*/work/*"))
+
+
+def test_closed_page_frees_the_worker(browser: Any, address: str, temporary: Path, tmp_path: Path) -> None:
+    """A visitor who closes the page during a long restoration holds nobody up; nothing is left on disk."""
+    picture(1500, 1400).save(tmp_path / "long.png")
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    panel = tab(page, "Restore")
+    panel.locator("input[type=file]").first.set_input_files(tmp_path / "long.png")
+    page.wait_for_selector("text=long.png: 1500×1400 pixels")
+    panel.get_by_role("button", name="Restore", exact=True).click()
+    page.wait_for_selector("text=/[1-9]%|[1-9] %/")
+    context.close()
+    end = time.monotonic() + 120
+    while list(temporary.glob("dirformer*/work/*")) and time.monotonic() < end:
+        time.sleep(0.2)
     assert not list(temporary.glob("dirformer*/work/*"))
