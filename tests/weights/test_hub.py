@@ -179,6 +179,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         push_to_hub(tiny(), "owner/name")
 
 
+@pytest.mark.slow
 def test_up_and_down_again(hub: tuple[StubHub, str], tmp_path: Path) -> None:
     """Pushed with a token, loaded by name and revision, then from the cache: without any socket, by each way
     to be offline.
