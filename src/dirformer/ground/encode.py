@@ -23,6 +23,8 @@ LIMITS = {"JPEG": 65_535, "WEBP": 16_383, "AVIF": 65_536, "PNG": 2**31 - 1, "BMP
 """The longest side a format can hold, in pixels."""
 DEEP = ("PNG", "TIFF")
 """Formats that are written with 16 bits a channel."""
+_PNG_LEVEL = 4
+"""Of zlib: against 6, Pillow's own, two fifths of the time for files that are 2 % larger."""
 QUALITY = 95
 """Of lossy formats, where neither the caller nor the input says otherwise."""
 _NO_ALPHA, _NO_PROFILE, _NO_GREY = ("JPEG", "BMP"), ("BMP", "JPEG2000"), ("WEBP", "AVIF")
@@ -120,7 +122,7 @@ def _coding(kind: str, image: Image.Image, origin: Origin, quality: int | None) 
         return {"quality": quality or QUALITY} if lossy else {"lossless": True, "exact": True}
     if kind == "AVIF":
         return {"quality": quality or QUALITY, "subsampling": "4:4:4"}
-    return {}
+    return {"compress_level": _PNG_LEVEL} if kind == "PNG" else {}
 
 
 def _deep_png(path: Path, levels: np.ndarray, options: dict[str, Any]) -> None:
