@@ -203,6 +203,7 @@ def test_cancelled_work_frees_the_page(page: Any, temporary: Path, tmp_path: Pat
     assert not list(temporary.glob("dirformer*/work/*"))
 
 
+@pytest.mark.slow
 def test_closed_page_frees_the_worker(browser: Any, address: str, temporary: Path, tmp_path: Path) -> None:
     """A visitor who closes the page during a long restoration holds nobody up; nothing is left on disk."""
     picture(1500, 1400).save(tmp_path / "long.png")

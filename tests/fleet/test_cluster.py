@@ -108,6 +108,7 @@ def driver(*arguments: object) -> Iterator[Driver]:
         run.run.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_cluster_of_one(tmp_path: Path) -> None:
     """A few photos by Ray: the plain run's bytes, lines and closing line."""
     photo_tree(tmp_path / "photos", 9)
