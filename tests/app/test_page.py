@@ -111,6 +111,7 @@ def paint(page: Any, panel: Any) -> None:
     page.mouse.up()
 
 
+@pytest.mark.slow
 def test_mask_is_painted_saved_and_loaded(page: Any, tmp_path: Path) -> None:
     """A painted mask can be saved; the command line gives the same bytes for it and the seed; loaded again it
     is the same mask, and erasing it is possible by painting anew."""
@@ -184,6 +185,7 @@ def test_refusals_are_the_command_lines(page: Any, temporary: Path, tmp_path: Pa
         panel.get_by_role("button", name="Clear").first.click()
 
 
+@pytest.mark.slow
 def test_cancelled_work_frees_the_page(page: Any, temporary: Path, tmp_path: Path) -> None:
     """Cancel stops a long restoration; the next photo does not wait for it, and nothing is left on disk."""
     picture(1500, 1400).save(tmp_path / "long.png")
