@@ -17,11 +17,11 @@ from pathlib import Path
 from dirformer.app.wishes import Limits, Wishes
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
 from dirformer.ground.formats import photo_size
-from dirformer.inference.choice import by_model, require_fit
+from dirformer.inference.choice import by_model
 from dirformer.inference.files import FileRun, restore_file, restore_files, spread_path
 from dirformer.inference.jobs import FileOptions, Job, plan_jobs
 from dirformer.inference.layers import Progress
-from dirformer.inference.restorer import Restorer
+from dirformer.inference.restorer import open_restorer
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def restore_upload(
             raise planned.errors[0]
         job, task = planned.jobs[0], wishes.task_word
         name = next(iter(by_model([job], None, task=task, files=files, sharp=wishes.sharp)))
-        restorer = Restorer(name, options)
-        require_fit(name, (restorer.task, restorer.scale), task=task, scale=files.scale)
-        _require_small(job, files, restorer.scale, limits)
+        restorer = open_restorer(name, options, task=task, scale=files.scale)
+        if (error := _too_large(job, files, restorer.scale, limits)) is not None:
+            raise error
         _, notes = restore_file(restorer, job, FileRun(wishes.seed_number, files), progress=progress)
     except DirformerError as error:
         raise type(error)(without_folders(str(error), photo, place, mask)) from None
@@ -115,19 +115,17 @@ def restore_batch(
         raise ConfigError("no photos were given; drop some here first")
     if len(photos) > limits.max_photos:
         raise ConfigError(f"{len(photos)} photos were given; expected at most {limits.max_photos} at a time")
-    files, options, errors = (
-        wishes.file_options(limits),
-        wishes.restore_options(limits),
-        list[DirformerError](),
-    )
+    files, options = wishes.file_options(limits), wishes.restore_options(limits)
+    errors = list[DirformerError]()
     jobs = _batch_jobs(photos, place, files, errors)
     groups = by_model(jobs, None, task=wishes.task_word, files=files, sharp=wishes.sharp, errors=errors)
     archive, done, taken = place / "restored.zip", 0, set[str]()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:
         for name, group in groups.items():
-            restorer = Restorer(name, options)
-            require_fit(name, (restorer.task, restorer.scale), task=wishes.task_word, scale=files.scale)
-            small = [job for job in group if _is_small(job, files, restorer.scale, limits, errors)]
+            restorer = open_restorer(name, options, task=wishes.task_word, scale=files.scale)
+            refused = {job: _too_large(job, files, restorer.scale, limits) for job in group}
+            errors += filter(None, refused.values())
+            small = [job for job, error in refused.items() if error is None]
             told = None if progress is None else _shifted(progress, done, len(jobs))
             run = FileRun(wishes.seed_number, files)
             with contextlib.closing(restore_files(restorer, small, run, progress=told)) as records:
@@ -173,24 +171,20 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _require_small(job: Job, files: FileOptions, scale: int, limits: Limits) -> None:
-    width, height = photo_size(job.photo)
-    times = max(files.factor(width, height) or scale, 1.0)
-    pixels = round(width * height * times * times)
-    if pixels > limits.max_result:
-        raise PhotoError(
-            f"{job.photo} would become {pixels:,} pixels; expected at most {limits.max_result:,}: "
-            "give a smaller size"
-        )
-
-
-def _is_small(job: Job, files: FileOptions, scale: int, limits: Limits, errors: list[DirformerError]) -> bool:
+def _too_large(job: Job, files: FileOptions, scale: int, limits: Limits) -> DirformerError | None:
+    """Return why a result would be too large, or its size cannot be told; None if it is not."""
     try:
-        _require_small(job, files, scale, limits)
+        width, height = photo_size(job.photo)
+        times = max(files.factor(width, height) or scale, 1.0)
     except PhotoError as error:
-        errors.append(error)
-        return False
-    return True
+        return error
+    pixels = round(width * height * times * times)
+    if pixels <= limits.max_result:
+        return None
+    return PhotoError(
+        f"{job.photo} would become {pixels:,} pixels; expected at most {limits.max_result:,}: "
+        "give a smaller size"
+    )
 
 
 def without_folders(text: str, *paths: Path | None) -> str:

@@ -21,7 +21,7 @@ from dirformer.cli.pipes import Pipe, piped
 from dirformer.cli.terminal import complain, progress_bar, say, say_aside
 from dirformer.ground.errors import ConfigError, DirformerError
 from dirformer.ground.paths import is_file, remove_leftovers
-from dirformer.inference.choice import Keys, by_model, influences, require_fit, split_finished
+from dirformer.inference.choice import Keys, by_model, influences, split_finished
 from dirformer.inference.done import DoneLog, passed_over
 from dirformer.inference.jobs import FileOptions, Job, Planned, Replace, parse_extend, plan_jobs
 from dirformer.inference.options import RestoreOptions
@@ -267,7 +267,7 @@ class _Run:
         if not groups:
             return
         from dirformer.inference.files import FileRun, read_prior, restore_files
-        from dirformer.inference.restorer import Restorer
+        from dirformer.inference.restorer import open_restorer
 
         request = self.request
         run = FileRun(
@@ -279,9 +279,7 @@ class _Run:
             log=self.log,
         )
         for name, jobs, keys in groups:
-            restorer = Restorer(name, self.options)
-            has = (restorer.task, restorer.scale)
-            require_fit(name, has, task=request.task, scale=self.files.scale)
+            restorer = open_restorer(name, self.options, task=request.task, scale=self.files.scale)
             self.say(f"{name}: {restorer.description}")
             with progress_bar(len(jobs), "restoring") as show:
                 records = restore_files(

@@ -13,7 +13,7 @@ from dirformer.cli.batch import Request, closing_line, terminable
 from dirformer.cli.terminal import complain, progress_bar, say
 from dirformer.ground.errors import ConfigError, DirformerError, MissingExtraError, OutputError, PhotoError
 from dirformer.ground.places import Place, is_url
-from dirformer.inference.choice import influences, require_fit
+from dirformer.inference.choice import influences
 from dirformer.inference.done import digest_file, digest_of, digest_options
 from dirformer.inference.sizes import target_size
 from dirformer.video.names import WRITTEN, container_of, is_film
@@ -130,10 +130,9 @@ def _restored(request: Request, film: Path, out: Path, how: dict[str, bool]) -> 
     elif request.sharp:
         model = sharp_of(model).name
 
-    from dirformer.inference.restorer import Restorer
+    from dirformer.inference.restorer import open_restorer
 
-    restorer = Restorer(model, options)
-    require_fit(model, (restorer.task, restorer.scale), task=request.task, scale=files.scale)
+    restorer = open_restorer(model, options, task=request.task, scale=files.scale)
     size = None
     if factor is not None:
         wide, high = target_size(factor, width, height)

@@ -16,7 +16,7 @@ from dirformer.fleet.order import Chunk, Item, Order, Record, Report
 from dirformer.ground.errors import DirformerError, PhotoError
 from dirformer.ground.mask_names import masks_by_name
 from dirformer.ground.places import Place, is_url
-from dirformer.inference.choice import Keys, by_model, require_fit
+from dirformer.inference.choice import Keys, by_model
 from dirformer.inference.done import digest_file
 from dirformer.inference.files import (
     PIXEL_BYTES,
@@ -30,7 +30,7 @@ from dirformer.inference.files import (
 )
 from dirformer.inference.jobs import Job
 from dirformer.inference.pipeline import Outcome, Pipeline
-from dirformer.inference.restorer import Restorer
+from dirformer.inference.restorer import Restorer, open_restorer
 
 _PIXELS_A_BYTE = 4
 """Of a JPEG, about: how many pixels a file has is known only when it is here."""
@@ -128,9 +128,7 @@ class Worker:
         order = self._order
         with self._lock:
             if name not in self._restorers:
-                restorer = Restorer(name, order.options)
-                has = (restorer.task, restorer.scale)
-                require_fit(name, has, task=order.task, scale=order.files.scale)
+                restorer = open_restorer(name, order.options, task=order.task, scale=order.files.scale)
                 self._restorers[name] = restorer, Keys(name, {})
             return self._restorers[name]
 

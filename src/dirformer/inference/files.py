@@ -19,7 +19,7 @@ from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
 from dirformer.ground.formats import photo_size
 from dirformer.ground.paths import atomic_path, remove_leftovers
 from dirformer.ground.photo import Photo, write_photo
-from dirformer.inference.choice import Keys, by_model, influences, require_fit, split_finished
+from dirformer.inference.choice import Keys, by_model, influences, split_finished
 from dirformer.inference.consistent import inconsistency
 from dirformer.inference.done import DoneLog, Key
 from dirformer.inference.jobs import FileOptions, Job, Replace, plan_jobs
@@ -27,7 +27,7 @@ from dirformer.inference.layers import Progress
 from dirformer.inference.pipeline import Pipeline
 from dirformer.inference.prepared import Prepared, prepare
 from dirformer.inference.proof import Proof, restore_and_prove
-from dirformer.inference.restorer import Restorer
+from dirformer.inference.restorer import Restorer, open_restorer
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +124,8 @@ def restore(
     planned = plan_jobs([Path(photo)], Path(out), mask=hole, replace=rules, options=files)
     if planned.errors:
         raise planned.errors[0]
-    restorer = Restorer(next(iter(by_model(planned.jobs, model, task=task, files=files))))
-    require_fit(restorer.name, (restorer.task, restorer.scale), task=task, scale=files.scale)
+    name = next(iter(by_model(planned.jobs, model, task=task, files=files)))
+    restorer = open_restorer(name, task=task, scale=files.scale)
     restore_file(restorer, planned.jobs[0], FileRun(seed, files))
     return planned.jobs[0].output
 
@@ -171,8 +171,7 @@ def restore_folder(
     errors, failed = planned.errors, set[Path]()
     groups = by_model(planned.jobs, model, task=task, files=files, errors=errors)
     for name, group in groups.items():
-        restorer = Restorer(name)
-        require_fit(restorer.name, (restorer.task, restorer.scale), task=task, scale=files.scale)
+        restorer = open_restorer(name, task=task, scale=files.scale)
         keys = Keys(name, influences(restorer.options, files, seed=seed))
         todo, _ = split_finished(group, done, keys, rules, skip=True, errors=errors)
         for record in restore_files(

@@ -11,10 +11,9 @@ import torch
 from dirformer.ground.errors import DirformerError
 from dirformer.ground.formats import photo_size
 from dirformer.ground.memory import resident_memory
-from dirformer.inference.choice import require_fit
 from dirformer.inference.jobs import FileOptions, Job
 from dirformer.inference.options import RestoreOptions
-from dirformer.inference.restorer import Restorer
+from dirformer.inference.restorer import Restorer, open_restorer
 from dirformer.inference.sizes import target_size
 from dirformer.tasks import TASKS
 
@@ -71,8 +70,7 @@ def forecasts(
         CheckpointError: if the weights cannot be read.
         ConfigError: if the model does not do what is asked.
     """
-    restorer = Restorer(model, options)
-    require_fit(model, (restorer.task, restorer.scale), task=task, scale=files.scale)
+    restorer = open_restorer(model, options, task=task, scale=files.scale)
     per_pixel = _seconds_per_pixel(restorer)
     for job in jobs:
         try:

@@ -23,6 +23,7 @@ from dirformer.ground.device import choose_device, seeded_generator
 from dirformer.ground.errors import ConfigError, PhotoError
 from dirformer.ground.memory import resident_memory
 from dirformer.ground.photo import turned, turned_back
+from dirformer.inference.choice import require_fit
 from dirformer.inference.consistent import blend, make_consistent
 from dirformer.inference.engine import Engine
 from dirformer.inference.inputs import MaskLike, PhotoLike, as_mask, as_photo
@@ -296,6 +297,24 @@ class Restorer:
         elif mask.shape[1:] != pixels.shape[1:]:
             sizes = [f"{t.shape[2]}×{t.shape[1]}" for t in (mask, pixels)]
             raise PhotoError(f"the mask is {sizes[0]} and the photo {sizes[1]}; expected the same size")
+
+
+def open_restorer(
+    model: str | Path,
+    options: RestoreOptions | None = None,
+    *,
+    task: str | None = None,
+    scale: float | None = None,
+) -> Restorer:
+    """Return a Restorer of a network that does the task and scale that were asked for, as in `require_fit`.
+
+    Raises:
+        CheckpointError: as `Restorer`.
+        ConfigError: as `Restorer`; also if the network does something else.
+    """
+    restorer = Restorer(model, options)
+    require_fit(restorer.name, (restorer.task, restorer.scale), task=task, scale=scale)
+    return restorer
 
 
 def _options(options: RestoreOptions, fields: dict[str, Any]) -> RestoreOptions:
