@@ -109,7 +109,7 @@ def test_client_that_goes_frees_the_worker(
     """Work of a client that cancels is stopped, its folder is removed, and the next client is served."""
     picture(1500, 1400).save(tmp_path / "long.png")
     picture(32, 24).save(tmp_path / "short.png")
-    work = next(temporary.glob("dirformer*/work"))
+    work = next(temporary.glob("dirformer*/requests"))
     job = client.submit(gradio_client.handle_file(str(tmp_path / "long.png")), api_name="/restore")
     assert until(lambda: bool(list(work.iterdir())))
     job.cancel()

@@ -202,7 +202,7 @@ def test_cancelled_work_frees_the_page(page: Any, temporary: Path, tmp_path: Pat
     page.wait_for_selector("text=short.png: 32×24 pixels")
     panel.get_by_role("button", name="Restore", exact=True).click()
     page.wait_for_selector("text=realsr-x4-compact,")
-    assert not list(temporary.glob("dirformer*/work/*"))
+    assert not list(temporary.glob("dirformer*/requests/*"))
 
 
 @pytest.mark.slow
@@ -220,6 +220,6 @@ def test_closed_page_frees_the_worker(browser: Any, address: str, temporary: Pat
     page.wait_for_selector("text=/[1-9]%|[1-9] %/")
     context.close()
     end = time.monotonic() + 120
-    while list(temporary.glob("dirformer*/work/*")) and time.monotonic() < end:
+    while list(temporary.glob("dirformer*/requests/*")) and time.monotonic() < end:
         time.sleep(0.2)
-    assert not list(temporary.glob("dirformer*/work/*"))
+    assert not list(temporary.glob("dirformer*/requests/*"))

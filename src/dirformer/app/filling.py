@@ -22,7 +22,7 @@ from dirformer.app.fields import (
     status,
 )
 from dirformer.app.fields import examples as offer_examples
-from dirformer.app.one import News, picture_of, restored, shown
+from dirformer.app.one import News, opened, restored, shown
 from dirformer.app.pictures import CANVAS, painted, with_holes, write_mask
 from dirformer.app.wishes import Limits
 from dirformer.app.work import described, folder, without_folders
@@ -64,10 +64,10 @@ def show(photo: str | None, mask: str | None, limits: Limits) -> tuple[Any, str]
     if photo is None:
         return None, NOTHING
     try:
-        picture = picture_of(photo, limits, CANVAS)
+        words, picture = opened(Path(photo), limits, CANVAS)
     except DirformerError as error:
         return None, refused(error)
-    line = status(described(Path(photo), limits))
+    line = status(words)
     if mask is not None:
         try:
             described(Path(mask), limits)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from dirformer.app.background import Share, in_thread
 from dirformer.app.fields import NOTHING, refused, status
@@ -44,19 +45,23 @@ def show_upload(photo: str | None, limits: Limits) -> tuple[str, Any, Any, Any]:
     if photo is None:
         return NOTHING, None, gone, gone
     try:
-        picture = picture_of(photo, limits)
+        line, picture = opened(Path(photo), limits)
     except DirformerError as error:
         return refused(error), None, gone, gone
-    return status(described(Path(photo), limits)), (picture, picture), gone, gone
+    return status(line), (picture, picture), gone, gone
 
 
-def picture_of(photo: str, limits: Limits, side: int = SIDE) -> Any:
-    """Return an uploaded photo as a picture for the page. Raises PhotoError."""
-    described(Path(photo), limits)  # refuses what is too large by its header
+def opened(photo: Path, limits: Limits, side: int = SIDE) -> tuple[str, Image.Image]:
+    """Return what an uploaded photo is, and a picture of it whose longest side is at most `side`.
+
+    Raises:
+        PhotoError: if it cannot be read, or is too large by its header.
+    """
+    line = described(photo, limits)
     try:
-        return preview(Path(photo), side, max_pixels=limits.max_pixels)
+        return line, preview(photo, side, max_pixels=limits.max_pixels)
     except DirformerError as error:
-        raise PhotoError(without_folders(str(error), Path(photo))) from None
+        raise PhotoError(without_folders(str(error), photo)) from None
 
 
 def shown(news: Generator[Share | Restored, None, None]) -> Generator[News, None, None]:
@@ -92,6 +97,8 @@ def restored(
     with folder(limits) as place:
         described(path, limits)
         mask = None if make_mask is None else make_mask(path, place)
+        if mask is not None:
+            described(mask, limits)  # a mask is decoded like a photo, and may not be larger
         work = in_thread(lambda told: restore_upload(path, place, wishes, limits, mask=mask, progress=told))
         with contextlib.closing(work):
             for news in work:

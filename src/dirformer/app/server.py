@@ -45,9 +45,9 @@ def serving(limits: Limits, host: str = HOST, port: int | None = None) -> Iterat
     kept = Path(tempfile.mkdtemp(prefix="dirformer-app-"))
     before = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
     os.environ |= {"GRADIO_TEMP_DIR": str(kept / "files"), "GRADIO_ANALYTICS_ENABLED": "False"}
-    (kept / "work").mkdir()
+    (kept / "requests").mkdir()
     try:
-        page = _launched(replace(limits, scratch=kept / "work"), host, port)
+        page = _launched(replace(limits, scratch=kept / "requests"), host, port)
         try:
             yield page.local_url
         finally:
