@@ -28,25 +28,16 @@ FABRIC_WARNINGS = pytest.mark.filterwarnings(
     "ignore:.*`isinstance.treespec, LeafSpec.`.*",
 )
 
-TINY_SR = replace(
-    PRESETS["sr-x4-compact"],
-    dim=4,
-    blocks=(1, 1, 1, 1),
-    refinement_blocks=1,
-    heads=(1, 1, 1, 2),
-    cpen_dim=4,
-    cpen_blocks=1,
-    prior_dim=8,
-)
-TINY_INPAINTING = replace(
-    PRESETS["inpainting"],
-    dim=4,
-    blocks=(1, 1, 1, 1),
-    heads=(1, 1, 1, 2),
-    cpen_dim=4,
-    cpen_blocks=1,
-    prior_dim=8,
-)
+TINY: dict[str, Any] = {
+    "dim": 4,
+    "blocks": (1, 1, 1, 1),
+    "heads": (1, 1, 1, 2),
+    "cpen_dim": 4,
+    "cpen_blocks": 1,
+    "prior_dim": 8,
+}
+TINY_SR = replace(PRESETS["sr-x4-compact"], **TINY, refinement_blocks=1)
+TINY_INPAINTING = replace(PRESETS["inpainting"], **TINY)
 
 
 def tiny(config: ModelConfig = TINY_SR, stage: int = 2, seed: int = 0) -> DiffIR:

@@ -24,18 +24,9 @@ from dirformer.video.film import FilmRun, restore_film, segments_folder
 from dirformer.video.shots import Flicker, Shots
 from dirformer.video.steady import Steady
 from dirformer.weights.checkpoints import save
-from helpers import TINY_SR, dirformer, picture, tiny
+from helpers import TINY, TINY_SR, dirformer, picture, tiny
 
-SAME = replace(
-    PRESETS["realsr-x1-compact"],
-    dim=4,
-    blocks=(1, 1, 1, 1),
-    refinement_blocks=1,
-    heads=(1, 1, 1, 2),
-    cpen_dim=4,
-    cpen_blocks=1,
-    prior_dim=8,
-)
+SAME = replace(PRESETS["realsr-x1-compact"], **TINY, refinement_blocks=1)
 TIMES = [0, 3, 4, 9, 10, 15, 16, 17, 30, 31]
 """Of a film whose frames come when they like, in hundredths of a second."""
 
