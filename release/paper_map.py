@@ -15,6 +15,7 @@ import argparse
 import importlib
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,79 +66,53 @@ def read_rows(path: Path = ROWS) -> list[Row]:
 
 def generated_rows() -> list[Row]:
     """Return a row for each printed table row, column group, figure and claim."""
-    rows = []
-    for number in range(1, 7):
-        name, table = f"table{number}", printed(f"table{number}")
-        code, command = f"evaluation.paper:TABLES[{name}]", f"dirformer reproduce {name} --data DATA"
-        for case in TABLES[name].cases:
-            metrics = dict.fromkeys(m for row in table.cells[case.name].values() for m in row)
-            columns = ", ".join(title(metric).split()[0] for metric in metrics)
-            says = f"{case.name}: {columns}, {case.count:,} photos"
-            rows.append(
-                Row(
-                    f"Table {number}",
-                    says,
-                    f"metrics.protocols:PROTOCOLS[{case.protocol}]",
-                    command,
-                    "quoted",
-                    "",
-                )
-            )
-        costs = dict.fromkeys(k for row in table.cells.get("", {}).values() for k in row)
-        place, of_cells = f"Table {number}", "evaluation.quotes:printed"
-        rows += [Row(place, f"column {cost}", of_cells, command, "quoted", "") for cost in costs]
-        for method, cite in table.methods.items():
-            cells = sum(method in of_case for of_case in table.cells.values())
-            count = sum(len(of_case.get(method, {})) for of_case in table.cells.values())
-            says = f"{method}{'' if cite == '-' else f' [{cite}]'}: {count} cells in {cells} groups"
-            rows.append(Row(f"Table {number}", says, code, command, "quoted", ""))
-        rows += [
-            Row(f"Table {number}", note, code, command, "differs", "said beside the table")
-            for note in TABLES[name].notes
-        ]
+    tables = [row for number in range(1, 7) for row in _of_table(number)]
+    return [*tables, *_of_figures(), *_of_claims()]
+
+
+def _of_table(number: int) -> Iterator[Row]:
+    place, name = f"Table {number}", f"table{number}"
+    table, planned = printed(name), TABLES[name]
+    code, command = f"evaluation.paper:TABLES[{name}]", f"dirformer reproduce {name} --data DATA"
+    for case in planned.cases:
+        metrics = dict.fromkeys(m for row in table.cells[case.name].values() for m in row)
+        columns = ", ".join(title(metric).split()[0] for metric in metrics)
+        says = f"{case.name}: {columns}, {case.count:,} photos"
+        protocol = f"metrics.protocols:PROTOCOLS[{case.protocol}]"
+        yield Row(place, says, protocol, command, "quoted", "")
+    for cost in dict.fromkeys(k for row in table.cells.get("", {}).values() for k in row):
+        yield Row(place, f"column {cost}", "evaluation.quotes:printed", command, "quoted", "")
+    for method, cite in table.methods.items():
+        cells = sum(method in of_case for of_case in table.cells.values())
+        count = sum(len(of_case.get(method, {})) for of_case in table.cells.values())
+        says = f"{method}{'' if cite == '-' else f' [{cite}]'}: {count} cells in {cells} groups"
+        yield Row(place, says, code, command, "quoted", "")
+    for note in planned.notes:
+        yield Row(place, note, code, command, "differs", "said beside the table")
+
+
+def _of_figures() -> Iterator[Row]:
     for name in ("fig1", "fig6"):
+        code, planned = f"evaluation.paper:TABLES[{name}]", TABLES[name]
         command = f"dirformer reproduce {name} --data DATA --plot {name}.png"
-        rows.append(
-            Row(
-                f"Fig. {name[3:]}",
-                TABLES[name].title,
-                f"evaluation.paper:TABLES[{name}]",
-                command,
-                "picture",
-                TABLES[name].notes[0],
-            )
-        )
+        yield Row(f"Fig. {name[3:]}", planned.title, code, command, "picture", planned.notes[0])
     for name, figure in FIGURES.items():
         gt = " --gt photo.png" if figure.has_gt else ""
         mask = " --mask hole.png" if figure.table == "table1" else ""
+        code, says = f"evaluation.compare:FIGURES[{name}]", f"photos: {figure.title}"
         command = (
             f"dirformer compare MODEL results:NAME=DIR --figure {name} --lq photo.jpg{gt}{mask} -o {name}.png"
         )
-        rows.append(
-            Row(
-                f"Fig. {name[3:]}",
-                f"photos: {figure.title}",
-                f"evaluation.compare:FIGURES[{name}]",
-                command,
-                "picture",
-                "results of other methods from a folder",
-            )
-        )
+        note = "results of other methods from a folder"
+        yield Row(f"Fig. {name[3:]}", says, code, command, "picture", note)
+
+
+def _of_claims() -> Iterator[Row]:
+    code, command = "evaluation.claims:CLAIMS", "dirformer reproduce claims"
     for claim in check_claims()["claims"]:
         status = {True: "printed", False: "differs", None: "picture"}[claim["holds"]]
-        note = claim["differs"] or claim["basis"]
         says = f"{claim['says']}: {claim['figure']} {claim['unit']}".rstrip(": ")
-        rows.append(
-            Row(
-                f"claim, {claim['where']}",
-                says,
-                "evaluation.claims:CLAIMS",
-                "dirformer reproduce claims",
-                status,
-                note,
-            )
-        )
-    return rows
+        yield Row(f"claim, {claim['where']}", says, code, command, status, claim["differs"] or claim["basis"])
 
 
 def all_rows() -> list[Row]:

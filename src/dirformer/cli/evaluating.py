@@ -21,18 +21,20 @@ from dirformer.cli.options import (
 from dirformer.cli.staged import source, target
 from dirformer.cli.terminal import progress, say, write_json
 
+Clean = Annotated[
+    Path, typer.Option(help="Folder of clean photos of the same names.", parser=source, metavar="PATH")
+]
+Degraded = Annotated[
+    Path | None,
+    typer.Option(help="Folder of degraded photos; mild makes them.", parser=source, metavar="PATH"),
+]
+
 
 def evaluate(
     methods: Methods,
-    gt: Annotated[
-        Path,
-        typer.Option(help="Folder of clean photos of the same names.", parser=source, metavar="PATH"),
-    ],
+    gt: Clean,
     protocol: Protocol,
-    lq: Annotated[
-        Path | None,
-        typer.Option(help="Folder of degraded photos; mild makes them.", parser=source, metavar="PATH"),
-    ] = None,
+    lq: Degraded = None,
     masks: Masks = None,
     metric: Annotated[list[str] | None, typer.Option(help="A further score, such as gmsd or niqe.")] = None,
     metric_weights: MetricWeights = None,
@@ -55,7 +57,8 @@ def evaluate(
     """Score models on pairs of photos, by a named protocol; the same call goes on where it stopped."""
     from dirformer.evaluation.request import check_request, check_result_path
 
-    for path in (*([as_json] if as_json else []), *(table or [])):
+    results = [path for path in (as_json, *(table or [])) if path is not None]
+    for path in results:
         check_result_path(path)
     check_request(methods, lq, gt, protocol, masks=masks, metrics=metric or (), seeds=seeds)
 
@@ -82,7 +85,7 @@ def evaluate(
     )
     result = run.summarise(progress(run.records(), len(run), "evaluating"))
     say(as_text(result))
-    for path in (*([as_json] if as_json else []), *(table or [])):
+    for path in results:
         write_result(path, result)
     if journal is not None:
         journal.unlink(missing_ok=True)

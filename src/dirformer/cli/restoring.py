@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dirformer.cli.photo_options as of
 from dirformer.cli.batch import Request, run
@@ -59,8 +60,16 @@ def restore(
 ) -> None:
     """Restore photos and films: enlarge, deblur, clean or fill them."""
     given = locals()
-    del given["shot_prior"], given["steady"]
     fleet = {name: given.pop(name) for name in ("engine", "address", "processes")}
+    film = {name: given.pop(name) for name in ("shot_prior", "steady")}
+    _restore(given, film, fleet)
+
+
+def _restore(given: dict[str, Any], film: dict[str, bool], fleet: dict[str, Any]) -> None:
+    """Restore photos or films, here or by a fleet; `given` are the arguments that all of them have."""
+    out, inputs, list_files, mask, model = (
+        given[name] for name in ("out", "inputs", "list_files", "mask", "model")
+    )
     request = Request(
         **given
         | {
@@ -79,8 +88,8 @@ def restore(
     if are_films(names):
         if any(fleet.values()):
             raise ConfigError("--engine is for photos; leave it out for films")
-        run_films(request, names, out, shot_prior=shot_prior, steady=steady)
-    elif shot_prior or steady:
+        run_films(request, names, out, **film)
+    elif any(film.values()):
         raise ConfigError("--shot-prior and --steady are for films; for a folder of frames give --frames")
     elif any(fleet.values()) or not local:
         run_fleet(request, Places(names, out, mask), **fleet)

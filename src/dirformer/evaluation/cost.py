@@ -109,18 +109,24 @@ def cost(
         "denoiser_share": denoiser.mult_adds / whole.mult_adds,
         "paper": list(PAPER.get((plain, found), ())),
     }
+    result |= _compared(config, size, whole, result["published"])
+    if measure:
+        result["measured"] = _measure(network.__class__, config, size, device)
+    return result
+
+
+def _compared(config: ModelConfig, size: tuple[int, int], whole: Part, published: int) -> dict[str, Any]:
+    """Return the costs of the network that the paper compares with, and the share of it."""
     if config.task == "deblurring":
         other = total(SHAPES["restormer"](*size), 0)
-        result |= {
+        return {
             "restormer_mult_adds": other.mult_adds,
             "of_restormer": (whole.convolutions + whole.linear + whole.matmul) / other.mult_adds,
         }
     if TASKS[config.task].protocol in ("sr", "realsr") and config.scale == 4:
         other = total(SHAPES["rrdbnet-x4"](*size), 0)
-        result |= {"rrdbnet_mult_adds": other.mult_adds, "of_rrdbnet": result["published"] / other.mult_adds}
-    if measure:
-        result["measured"] = _measure(network.__class__, config, size, device)
-    return result
+        return {"rrdbnet_mult_adds": other.mult_adds, "of_rrdbnet": published / other.mult_adds}
+    return {}
 
 
 def _of_shapes(name: str, size: tuple[int, int]) -> dict[str, Any]:
