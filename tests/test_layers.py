@@ -14,6 +14,7 @@ LAYERS = (
     {"tasks"},
     {"networks", "degradations"},
     {"kernels", "weights", "data"},
+    {"holes"},
     {"metrics", "training", "inference"},
     {"evaluation", "interop", "spandrel", "video"},
     {"experiments", "app", "fleet"},

@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dirformer.ground.errors import CheckpointError, MissingExtraError
+from dirformer.holes.shown import inpainting_input
 from dirformer.inference.restorer import pad_to_multiple, start_noise
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS2
-from dirformer.networks.holes import inpainting_input
 from dirformer.tasks import TASKS
 from dirformer.weights.authors import from_authors
 from dirformer.weights.checkpoints import from_tensors
@@ -62,7 +62,7 @@ class Photos(nn.Module):
     ) -> Float[Tensor, "b 3 H W"]:
         """Restore photos in [0, 1]; the mask is 1 in holes."""
         config, (height, width) = self.network.config, photo.shape[2:]
-        lq = photo if mask is None else inpainting_input(config, photo, mask)
+        lq = photo if mask is None else inpainting_input(config.fill, photo, mask)
         noise = torch.cat([start_noise(self.network, 0, each.float().cpu()) for each in lq], dim=1)
         restored = self.network(pad_to_multiple(lq, config.multiple), noise.to(photo))
         restored = restored[:, :, : height * config.scale, : width * config.scale].clamp(0, 1)

@@ -57,7 +57,7 @@ def test_lanczos_is_pillows() -> None:
     assert np.array_equal(np.asarray(expected), found.permute(1, 2, 0).numpy())
 
 
-@pytest.mark.parametrize("name", ["telea", "smooth"])
+@pytest.mark.parametrize("name", ["telea", "smooth", "exemplar"])
 def test_holes_are_filled_from_their_rim(name: str) -> None:
     """In a flat photo the hole takes the colour around it; the rest of the photo stays."""
     lq = torch.full((3, 24, 20), 100 / 255)

@@ -30,7 +30,7 @@ Methods = Annotated[
     list[str],
     typer.Argument(
         help="Models: names or weight files (+ behind: mean of eight turns), bicubic, lanczos, input, telea, "
-        "smooth, spandrel:FILE, results:NAME=DIR.",
+        "smooth, exemplar, spandrel:FILE, results:NAME=DIR.",
         metavar="MODEL...",
     ),
 ]

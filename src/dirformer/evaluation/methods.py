@@ -20,7 +20,9 @@ from dirformer.data.folders import find_photos
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.ground.device import choose_device
 from dirformer.ground.errors import CheckpointError, ConfigError, DataError, MissingExtraError
-from dirformer.networks.holes import fill_smoothly, inpainting_input
+from dirformer.holes.exemplar import fill_from_exemplars
+from dirformer.holes.shown import inpainting_input
+from dirformer.holes.smooth import fill_smoothly
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG, find_weights
 from dirformer.weights.checkpoints import WHOLE, read_header
@@ -90,8 +92,9 @@ def find_method(model: str, *, device: str = "auto", precision: str = "float32")
     """Return what `model` names.
 
     Args:
-        model: `bicubic`, `lanczos`, `input`, `telea`, `smooth`, a shipped model's name, a weight file (ours
-            or the authors'), either of them with `+` behind it for the mean over eight turns (self-ensemble),
+        model: `bicubic`, `lanczos`, `input`, `telea`, `smooth`, `exemplar`, a shipped model's name, a weight
+            file (ours or the authors'), either of them with `+` behind it for the mean over eight turns
+            (self-ensemble),
             `spandrel:FILE` for what the spandrel library loads (ESRGAN, SwinIR, LaMa …), or
             `results:NAME=DIR` for finished results of any method, named like their photos. A stage-1 file
             sees the GT.
@@ -160,7 +163,7 @@ def _oracle(model: str, device: torch.device) -> Method:
     @torch.inference_mode()
     def restore(lq: Tensor, mask: Tensor | None, gt: Tensor) -> Tensor:
         height, width = gt.shape[1:]
-        seen = lq if mask is None else inpainting_input(config, lq[None], mask[None])[0]
+        seen = lq if mask is None else inpainting_input(config.fill, lq[None], mask[None])[0]
         pair = (
             pad_to_multiple(photo[None], config.multiple * factor).to(device)
             for photo, factor in ((seen, 1), (gt, config.scale))
@@ -265,7 +268,7 @@ def telea(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
 
 
 def smooth(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
-    """Fill holes smoothly (`networks.holes.fill_smoothly`): what the compact network begins with.
+    """Fill holes smoothly (`holes.smooth.fill_smoothly`).
 
     Raises:
         ConfigError: without a mask.
@@ -276,10 +279,23 @@ def smooth(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
     return fill_smoothly(lq[None], mask[None])[0]
 
 
+def exemplar(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
+    """Fill holes from exemplars (`holes.exemplar.fill_from_exemplars`): what the compact network begins with.
+
+    Raises:
+        ConfigError: without a mask.
+    """
+    del scale
+    if mask is None:
+        raise ConfigError(FILLS.format("exemplar"))
+    return fill_from_exemplars(lq, mask, seed)
+
+
 BASELINES: dict[str, Restore] = {
     "bicubic": bicubic,
     "lanczos": lanczos,
     "input": unchanged,
     "telea": telea,
     "smooth": smooth,
+    "exemplar": exemplar,
 }

@@ -22,11 +22,11 @@ from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import read_rgb
+from dirformer.holes.shown import inpainting_input
 from dirformer.metrics.perceptual import frechet_distance
 from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
 from dirformer.metrics.scorer import as_float
 from dirformer.networks.diffir import DiffIR, DiffIRS1
-from dirformer.networks.holes import inpainting_input
 from dirformer.tasks import TASKS
 from dirformer.training.config import TrainConfig
 
@@ -164,7 +164,7 @@ class Validation:
         lq = case.lq
         if case.mask is not None:
             # As this network wants to see holes, which need not be what the recipe's own wants.
-            lq = inpainting_input(network.config, lq, case.mask)
+            lq = inpainting_input(network.config.fill, lq, case.mask)
         if isinstance(network, DiffIRS1):
             return network(lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
         generator = seeded_generator(self.seed, "validation noise", number)

@@ -23,6 +23,7 @@ from dirformer.ground.device import choose_device, seeded_generator
 from dirformer.ground.errors import ConfigError, PhotoError
 from dirformer.ground.memory import resident_memory
 from dirformer.ground.photo import turned, turned_back
+from dirformer.holes.shown import inpainting_input
 from dirformer.inference.choice import require_fit
 from dirformer.inference.consistent import blend, make_consistent
 from dirformer.inference.engine import Engine
@@ -30,7 +31,6 @@ from dirformer.inference.inputs import MaskLike, PhotoLike, as_mask, as_photo
 from dirformer.inference.layers import Progress
 from dirformer.inference.options import AUTO, STORAGES, RestoreOptions
 from dirformer.networks.diffir import DiffIRS2
-from dirformer.networks.holes import inpainting_input
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import find_weights
 from dirformer.weights.load import open_weights, require_stage2
@@ -281,7 +281,7 @@ class Restorer:
 
     def _seen(self, pixels: Tensor, mask: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
         """Return the padded input of the network and the noise it starts from, on its device."""
-        lq = pixels if mask is None else inpainting_input(self.config, pixels[None], mask[None])[0]
+        lq = pixels if mask is None else inpainting_input(self.config.fill, pixels[None], mask[None], seed)[0]
         noise = start_noise(self.model, seed, None if self.options.noise == "seed" else lq)
         padded = pad_to_multiple(lq[None], self.config.multiple).to(self.device)
         return padded, noise.to(self.device)

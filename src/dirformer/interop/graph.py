@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from dirformer.holes.smooth import SWEEPS
 from dirformer.inference.restorer import start_noise
 from dirformer.interop.network import network
 from dirformer.interop.nodes import Nodes
 from dirformer.networks.diffir import DiffIRS2
-from dirformer.networks.holes import SWEEPS
 from dirformer.tasks import TASKS
 
 HALVINGS = 14
@@ -41,7 +41,7 @@ def build_graph(model: DiffIRS2, *, seed: int | None, metadata: dict[str, str]) 
     lq, mask = "photo", TASKS[config.task].has_mask
     if mask:
         inputs.append(g.onnx.helper.make_tensor_value_info("mask", floats, [1, 1, "height", "width"]))
-        lq = _seen(g, smooth=config.fill == "smooth")
+        lq = _seen(g, smooth=config.fill != "zero")
     noise = None
     if takes_noise(model, seed):
         noise = "noise"
@@ -94,14 +94,14 @@ def _complement(g: Nodes, x: str) -> str:
 
 
 def _seen(g: Nodes, *, smooth: bool) -> str:
-    """Add `holes.inpainting_input` of photo and mask."""
+    """Add `holes.shown.inpainting_input` of photo and mask."""
     known = _complement(g, "mask")
     black = g("Mul", "photo", known)
     return g("Concat", _filled(g, black, known) if smooth else black, "mask", axis=1)
 
 
 def _filled(g: Nodes, colour: str, known: str) -> str:
-    """Add `holes.fill_smoothly`, in a fixed number of steps for every photo.
+    """Add `holes.smooth.fill_smoothly`, in a fixed number of steps for every photo.
 
     A level without holes gives its pixels back unchanged, so going further down than the definition does no
     harm. Where the definition stops because a side is one pixel, `Where` takes that level as it is.

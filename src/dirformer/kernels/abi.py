@@ -1,6 +1,6 @@
 """The C structs that the kernels take, field by field, and the check that both sides agree on them.
 
-Each class mirrors the struct of its name in `sweep.h`, `inference.cpp` or `training.cpp`.
+Each class mirrors the struct of its name in `sweep.h` or one of the `.cpp` files.
 """
 
 from __future__ import annotations
@@ -52,6 +52,15 @@ class Gradients(ctypes.Structure):
     """Where the gradients of a part's tensors go."""
 
     _fields_ = _fields(_POINTER, "scale shift expand depthwise project")
+
+
+class Level(ctypes.Structure):
+    """One level of a photo whose holes are filled by exemplars."""
+
+    _fields_ = [
+        *_fields(_LONG, "height width targets threads"),
+        *_fields(_POINTER, "colour weight source index target"),
+    ]
 
 
 def declare(

@@ -1,6 +1,6 @@
 """C++ kernels, loaded by ctypes: from the wheel, or compiled on first use where there is a compiler.
 
-Two files of kernels share `sweep.h`: inference and training. Stock torch is there where they are not.
+Three files of kernels: inference, training, and exemplar filling. Stock torch is there where they are not.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = (FOLDER / "inference.cpp", FOLDER / "training.cpp")
+SOURCES = tuple(FOLDER / name for name in ("inference.cpp", "training.cpp", "exemplar.cpp"))
 HEADERS = tuple(FOLDER / name for name in ("products.h", "sweep.h", "backward.h"))
 BUILT = FOLDER / "built"
 """Where a wheel holds its libraries; a source tree has no such folder."""

@@ -19,7 +19,7 @@ from dirformer.tasks import TASKS
 Norm = Literal["with_bias", "bias_free"]
 Tail = Literal["conv", "shuffle", "direct", "nearest"]
 Skip = Literal["none", "nearest", "bicubic"]
-Fill = Literal["zero", "smooth"]
+Fill = Literal["zero", "smooth", "exemplar"]
 
 LEVELS = 4
 
@@ -59,7 +59,8 @@ class ModelConfig:
     """What the output is added to: the input, enlarged this way (at scale 1 the input itself), or nothing."""
 
     fill: Fill = "zero"
-    """Inpainting, what the input holds in its holes: black (released), or a smooth filling (`holes.py`)."""
+    """Inpainting, what the input holds in its holes: black (released), a smooth filling, or one
+    from exemplars (the room `holes`)."""
 
     # Attention, paper against released
     qk_norm: bool = True

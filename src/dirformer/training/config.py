@@ -25,7 +25,7 @@ from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import is_file
 from dirformer.ground.places import shown
 from dirformer.ground.yaml_text import QUOTE, Place, cut, parse_yaml, read_yaml_file, short
-from dirformer.networks.config import ModelConfig
+from dirformer.networks.config import Fill, ModelConfig
 from dirformer.networks.presets import preset
 from dirformer.weights.checkpoints import Inference
 
@@ -62,6 +62,8 @@ class Data(_Section):
     as many CPU cores; samples are the same."""
     masks: tuple[str, ...] = ("training",)
     """Inpainting: settings by which holes are drawn, each as often."""
+    fills: tuple[Fill, ...] | None = None
+    """Inpainting: fillings that the network is shown, each as often; None: the one that its `fill` says."""
     val_masks: tuple[str, ...] = ("thick", "thin")
     """Inpainting: each validation photo is filled once with each."""
     patch: int = Field(48, ge=8)

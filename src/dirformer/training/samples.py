@@ -24,14 +24,14 @@ from dirformer.data.datasets import CleanCrops, MaskedCrops, MixedCrops, PairedC
 from dirformer.data.degraded import DegradedCrops
 from dirformer.data.folders import Pair, find_photos, pair_photos, read_pairs, require_pairs, require_size
 from dirformer.data.shards import INDEX, Shards
-from dirformer.degradations.base import Degradation, Generators
+from dirformer.degradations.base import Degradation, Generators, integer
 from dirformer.degradations.blur import sharpen
 from dirformer.degradations.mask_settings import mask_settings
 from dirformer.degradations.pairs import PairMaker, PairPool
 from dirformer.degradations.table import degradation
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError, DataError
-from dirformer.networks.holes import inpainting_input
+from dirformer.holes.shown import inpainting_input
 from dirformer.tasks import TASKS
 from dirformer.training.config import Data, TrainConfig
 
@@ -211,9 +211,15 @@ class Masked:
 
     def prepare(self, raw: dict[str, Tensor], gt: Tensor, draws: list[torch.Generator]) -> Prepared:
         """Take the holes out of the photos."""
-        del draws
-        mask = raw["mask"].to(gt.device).float()
-        return Prepared(inpainting_input(self.network_config, gt, mask), gt, mask)
+        mask, fills = raw["mask"].to(gt.device).float(), self.data.fills
+        if fills is None:
+            return Prepared(inpainting_input(self.network_config.fill, gt, mask), gt, mask)
+        drawn = torch.tensor([integer(draw, len(fills)) for draw in draws])
+        lq = gt.new_empty(len(gt), 4, *gt.shape[2:])
+        for number, fill in enumerate(fills):
+            if len(some := (drawn == number).nonzero()[:, 0].to(gt.device)):
+                lq[some] = inpainting_input(fill, gt[some], mask[some])
+        return Prepared(lq, gt, mask)
 
 
 class InWorkers:

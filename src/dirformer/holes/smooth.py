@@ -1,9 +1,4 @@
-"""What an inpainting network is shown: the photo with its holes filled somehow, and the mask.
-
-The released networks see black holes (`fill: zero`) and build the whole photo anew. A smooth filling
-(`fill: smooth`) is near the truth where photos are smooth; the network then only has to add what is missing
-(`skip: nearest`).
-"""
+"""A smooth filling of holes: near the truth where photos are smooth."""
 
 from __future__ import annotations
 
@@ -12,26 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dirformer.networks.config import ModelConfig
-
 SWEEPS = 8
 """Relaxations of a level; 40 of them fill 0.03 dB better in three times the time."""
-
-
-def inpainting_input(
-    config: ModelConfig, photo: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, "b 4 h w"]:
-    """Return what the network sees of photos in [0, 1] with holes (mask 1): nothing of what is in them."""
-    # Written in place, and below one channel at a time: copies of photos of many megapixels count. On a GPU
-    # it is launches that count, a few hundred for a filling.
-    seen = photo.new_empty(len(photo), 4, *photo.shape[2:])
-    width = 3 if photo.is_cuda else 1
-    for first in range(0, 3, width):
-        some = photo[:, first : first + width]
-        filled = fill_smoothly(some, mask) if config.fill == "smooth" else some * (1 - mask)
-        seen[:, first : first + width] = filled
-    seen[:, 3:] = mask
-    return seen
 
 
 def fill_smoothly(

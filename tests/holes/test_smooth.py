@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from dirformer.networks.holes import fill_smoothly, inpainting_input
+from dirformer.holes.shown import inpainting_input
+from dirformer.holes.smooth import fill_smoothly
 from dirformer.networks.presets import preset
 
 
@@ -72,7 +73,7 @@ def test_a_photo_that_is_all_hole_is_black() -> None:
 def test_released_networks_see_black_holes_and_the_mask() -> None:
     """`fill: zero` is the released input, `fill: smooth` that of the compact network."""
     photo, mask = photos_with_holes()
-    released = inpainting_input(preset("inpainting"), photo, mask)
+    released = inpainting_input(preset("inpainting").fill, photo, mask)
     assert torch.equal(released, torch.cat([photo * (1 - mask), mask], dim=1))
-    compact = inpainting_input(preset("inpainting-compact"), photo, mask)
+    compact = inpainting_input("smooth", photo, mask)
     assert torch.equal(compact, torch.cat([fill_smoothly(photo, mask), mask], dim=1))

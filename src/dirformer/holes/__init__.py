@@ -1,0 +1,1 @@
+"""Holes of photos: filled smoothly or from exemplars, as inpainting networks are shown them."""

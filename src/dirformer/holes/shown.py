@@ -1,0 +1,41 @@
+"""What an inpainting network is shown: the photo with its holes filled somehow, and the mask.
+
+The released networks see black holes (`fill: zero`) and build the whole photo anew. A smooth filling
+(`fill: smooth`) is near the truth where photos are smooth, one from exemplars (`fill: exemplar`) goes on with
+textures; the network then only has to mend it (`skip: nearest`).
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dirformer.holes.exemplar import fill_from_exemplars
+from dirformer.holes.smooth import fill_smoothly
+from dirformer.networks.config import Fill
+
+
+def inpainting_input(
+    fill: Fill, photo: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"], seed: int = 0
+) -> Float[Tensor, "b 4 h w"]:
+    """Return what the network sees of photos with holes: nothing of what is in them.
+
+    Args:
+        fill: of the network's configuration.
+        photo: values in [0, 1].
+        mask: 1 in holes, 0 elsewhere.
+        seed: of the search for exemplars.
+    """
+    seen = photo.new_empty(len(photo), 4, *photo.shape[2:])
+    seen[:, 3:] = mask
+    if fill == "exemplar":
+        for number in range(len(photo)):
+            seen[number, :3] = fill_from_exemplars(photo[number], mask[number], seed)
+        return seen
+    # Written in place, and one channel at a time: copies of photos of many megapixels count. On a GPU
+    # it is launches that count, a few hundred for a filling.
+    width = 3 if photo.is_cuda else 1
+    for first in range(0, 3, width):
+        some = photo[:, first : first + width]
+        seen[:, first : first + width] = fill_smoothly(some, mask) if fill == "smooth" else some * (1 - mask)
+    return seen
