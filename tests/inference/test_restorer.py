@@ -6,6 +6,7 @@ import gc
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from dirformer.ground.errors import CheckpointError, ConfigError, PhotoError
+from dirformer.inference.options import RestoreOptions
 from dirformer.inference.restorer import Restorer, pad_to_multiple, start_noise
 from dirformer.weights.checkpoints import HEADER, Inference, save
 from helpers import TINY_INPAINTING, TINY_SR, picture, tiny
@@ -99,6 +101,33 @@ def test_inpainting_leaves_known_pixels_alone(inpainting: Restorer) -> None:
     assert not torch.equal(restored, pixels)
     other = pixels * (1 - mask) + mask * 0.123
     assert torch.equal(inpainting.restore(other, mask), restored)
+
+
+def test_holes_are_filled_as_the_network_or_the_option_says(tmp_path: Path) -> None:
+    """`fill` replaces the filling that the network was trained with; seeds find other exemplars."""
+    save(tmp_path / "net.safetensors", tiny(replace(TINY_INPAINTING, fill="exemplar", skip="nearest")))
+    pixels, mask = photo(40, 48), torch.zeros(1, 40, 48)
+    mask[:, 10:25, 12:30] = 1
+    own = Restorer(tmp_path / "net.safetensors", device="cpu", noise="seed")
+    smooth = Restorer(tmp_path / "net.safetensors", device="cpu", fill="smooth")
+    exemplar = Restorer(tmp_path / "net.safetensors", device="cpu", noise="seed", fill="exemplar")
+    assert own.fill == "exemplar"
+    assert torch.equal(own.restore(pixels, mask), exemplar.restore(pixels, mask))
+    assert not torch.equal(own.restore(pixels, mask), smooth.restore(pixels, mask))
+    start = torch.zeros(own.model.noise_shape)
+    restored = [own.restore(pixels, mask, seed, noise=start) for seed in (0, 0, 1)]
+    assert torch.equal(restored[0], restored[1])
+    assert not torch.equal(restored[0], restored[2])
+
+
+def test_a_filling_is_refused_where_none_is_seen(sr: Restorer, inpainting: Restorer) -> None:
+    """Networks without holes, or trained on black ones, take no `fill`; nor is there any other."""
+    with pytest.raises(ConfigError, match=r"fill is smooth, but .* is a sr ×4 network: it fills no holes"):
+        Restorer(sr.name, fill="smooth")
+    with pytest.raises(ConfigError, match=r"fill is exemplar, but .*: it sees black holes; leave it out"):
+        Restorer(inpainting.name, fill="exemplar")
+    with pytest.raises(ConfigError, match="fill is 'black'; expected one of smooth, exemplar"):
+        RestoreOptions(fill="black")
 
 
 def test_masks_are_asked_for_and_refused(sr: Restorer, inpainting: Restorer) -> None:

@@ -20,7 +20,7 @@ from dirformer.inference.restorer import Restorer, start_noise
 from dirformer.interop import export as room
 from dirformer.interop.export import export
 from dirformer.interop.formats import SUFFIXES, default_out
-from dirformer.networks.config import ModelConfig
+from dirformer.networks.config import Fill, ModelConfig
 from dirformer.networks.presets import PRESETS
 from dirformer.weights.catalog import CATALOG
 from dirformer.weights.checkpoints import save
@@ -162,12 +162,18 @@ def test_every_reading_of_the_paper_can_be_exported(switch: str, tmp_path: Path)
     assert names == (["photo", "noise"] if config.timesteps else ["photo"])
 
 
-def test_smooth_filling_of_any_hole(tmp_path: Path) -> None:
-    """Holes are filled as before, also where a photo is narrower than its holes, and where all is hole."""
-    config = replace(TINY_INPAINTING, fill="smooth", skip="nearest")
+@pytest.mark.parametrize("fill", ["smooth", "exemplar"])
+def test_smooth_filling_of_any_hole(fill: Fill, tmp_path: Path) -> None:
+    """Holes are filled smoothly, also where a photo is narrower than its holes, and where all is hole.
+
+    A file cannot search for exemplars; it says how the network itself fills.
+    """
+    config = replace(TINY_INPAINTING, fill=fill, skip="nearest")
     save(tmp_path / "net.safetensors", tiny(config))
-    run = opened(export(tmp_path / "net.safetensors", tmp_path / "file.onnx").paths[0])
-    restorer = Restorer(tmp_path / "net.safetensors", device="cpu")
+    done = export(tmp_path / "net.safetensors", tmp_path / "file.onnx")
+    assert done.fill == fill
+    run = opened(done.paths[0])
+    restorer = Restorer(tmp_path / "net.safetensors", device="cpu", fill="smooth")
     noise = torch.randn(restorer.model.noise_shape, generator=torch.Generator().manual_seed(0))
     for height, width in ((1, 1), (3, 50), (33, 16)):
         photo = torch.rand(3, height, width, generator=torch.Generator().manual_seed(width))

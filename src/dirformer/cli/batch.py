@@ -50,6 +50,7 @@ class Request:
     size: str | None
     strength: float
     consistent: bool
+    fill: str | None
     samples: int
     prior: Path | None
     save_prior: Path | None
@@ -108,6 +109,7 @@ class Request:
             self_ensemble=self.self_ensemble,
             strength=self.strength,
             consistent=self.consistent,
+            fill=self.fill,
             samples=self.samples,
             noise=noise or ("seed" if self.frames else "photo"),
         )

@@ -40,6 +40,8 @@ def export(
         say_aside(
             f"{model} restores large photos in windows; the file sees a photo whole, like `--context image`"
         )
+    if done.fill == "exemplar":
+        say_aside(f"{model} fills holes from exemplars; the file fills them smoothly, like `--fill smooth`")
     write_json(
         as_json,
         {

@@ -50,6 +50,12 @@ Strength = Annotated[
 Consistent = Annotated[
     bool, typer.Option("--consistent", help="Correct enlarged photos until shrinking gives the input back.")
 ]
+Fill = Annotated[
+    str | None,
+    typer.Option(
+        help="How holes are filled before they are mended: exemplar (from elsewhere in the photo), smooth."
+    ),
+]
 Samples = Annotated[
     int, typer.Option(help="Mean over so many draws of the prior; also writes NAME_spread.png.")
 ]

@@ -27,6 +27,7 @@ def restore(
     size: of.Size = None,
     strength: of.Strength = 1.0,
     consistent: of.Consistent = False,
+    fill: of.Fill = None,
     samples: of.Samples = 1,
     prior: of.PriorFile = None,
     save_prior: of.SavePrior = None,

@@ -12,16 +12,15 @@ from torch import Tensor
 
 from dirformer.holes.exemplar import fill_from_exemplars
 from dirformer.holes.smooth import fill_smoothly
-from dirformer.networks.config import Fill
 
 
 def inpainting_input(
-    fill: Fill, photo: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"], seed: int = 0
+    fill: str, photo: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"], seed: int = 0
 ) -> Float[Tensor, "b 4 h w"]:
     """Return what the network sees of photos with holes: nothing of what is in them.
 
     Args:
-        fill: of the network's configuration.
+        fill: `zero`, `smooth` or `exemplar`, as in the configuration of a network.
         photo: values in [0, 1].
         mask: 1 in holes, 0 elsewhere.
         seed: of the search for exemplars.

@@ -92,6 +92,8 @@ def influences(
     every |= asdict(options) | asdict(files)
     if options.noise == "photo":
         del every["noise"]  # results of versions that knew no other stay finished
+    if options.fill is None:
+        del every["fill"]
     return {name: value for name, value in every.items() if name not in _NO_INFLUENCE}
 
 

@@ -16,6 +16,7 @@ STORAGES = {"32bit": "float32", "16bit": "bfloat16"}
 CONTEXTS = ("image", "window", "window-prior")
 """Those of `weights.checkpoints`, which cannot be imported before torch."""
 NOISES = ("photo", "seed")
+FILLS = ("smooth", "exemplar")
 DEVICES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?")
 MOST_SAMPLES = 1000
 AUTO = "auto"
@@ -52,6 +53,9 @@ class RestoreOptions:
     noise: str = "photo"
     """What Z_T is drawn from: `photo`, the seed and the photo; `seed`, the seed alone, so that all frames of
     a film start from the same."""
+    fill: str | None = None
+    """Inpainting, how holes are filled before the network mends them: `smooth`, or `exemplar`, with patches
+    from elsewhere in the photo; None: as the network was trained."""
     samples: int = 1
     """Restore under so many draws of the prior, those of `seed`, `seed + 1` …, and take the mean."""
 
@@ -61,10 +65,13 @@ class RestoreOptions:
             ("storage", tuple(STORAGES)),
             ("noise", NOISES),
             ("context", (AUTO, *CONTEXTS)),
+            ("fill", (None, *FILLS)),
         ):
             value = getattr(self, name)
             if value not in choices:
-                raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+                raise ConfigError(
+                    f"{name} is {value!r}; expected one of {', '.join(c for c in choices if c)}"
+                )
         if not DEVICES.fullmatch(str(self.device)):
             raise ConfigError(
                 f"device {str(self.device)[:40]!r} is not available; expected auto, cpu, cuda, cuda:N or mps"

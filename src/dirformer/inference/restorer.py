@@ -67,6 +67,7 @@ class Restorer:
         self.config = self.model.config
         self.task, self.scale = self.config.task, self.config.scale
         self._check_options()
+        self.fill: str = options.fill or self.config.fill
         best = weights.header.inference
         self.context = best.context if options.context == AUTO else options.context
         if self.context == "image" and options.window is not None:
@@ -102,6 +103,9 @@ class Restorer:
             raise ConfigError(
                 f"strength is {options.strength}, but {network}: a hole has no input to blend with"
             )
+        if options.fill is not None and self.config.fill == "zero":
+            sees = "it sees black holes" if TASKS[self.task].has_mask else "it fills no holes"
+            raise ConfigError(f"fill is {options.fill}, but {network}: {sees}; leave it out")
         if options.consistent and self.scale == 1:
             raise ConfigError(f"consistent is set, but {network}; it is for networks that enlarge")
 
@@ -281,7 +285,7 @@ class Restorer:
 
     def _seen(self, pixels: Tensor, mask: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
         """Return the padded input of the network and the noise it starts from, on its device."""
-        lq = pixels if mask is None else inpainting_input(self.config.fill, pixels[None], mask[None], seed)[0]
+        lq = pixels if mask is None else inpainting_input(self.fill, pixels[None], mask[None], seed)[0]
         noise = start_noise(self.model, seed, None if self.options.noise == "seed" else lq)
         padded = pad_to_multiple(lq[None], self.config.multiple).to(self.device)
         return padded, noise.to(self.device)

@@ -51,6 +51,8 @@ class Exported:
     """Lowest PSNR against ours over all sizes, in dB; infinite if nothing differs."""
     context: str
     """How the network restores best; a file always sees the photo whole (`image`)."""
+    fill: str
+    """How the network's holes are filled; a file knows no search, and fills them smoothly for `exemplar`."""
 
 
 def export(
@@ -116,14 +118,15 @@ def write(
             _save_openvino(proto.SerializeToString(), fields, draft, half=half)
             run = open_openvino(draft)
         told(2.0)
-        restorer = Restorer(model, device="cpu", context="image")
+        fill = None if network.config.fill == "zero" else "smooth"  # a graph knows no search
+        restorer = Restorer(model, device="cpu", context="image", fill=fill)
         noise = None if takes_noise(network, options.seed) else start_noise(network, options.seed or 0)
         largest, psnr = prove(run, restorer, noise, lambda done: told(2 + done))
         _require_near(options, largest, psnr)
         with ExitStack() as stack:
             for path, written in zip(options.paths, (draft, draft.with_suffix(".bin")), strict=False):
                 copyfile(written, stack.enter_context(atomic_path(path)))
-    return Exported(options.paths, largest, psnr, weights.header.inference.context)
+    return Exported(options.paths, largest, psnr, weights.header.inference.context, network.config.fill)
 
 
 def describe(header: Header, options: ExportOptions) -> dict[str, Any]:
@@ -147,6 +150,7 @@ def describe(header: Header, options: ExportOptions) -> dict[str, Any]:
         "weights": options.precision,
         "arithmetic": "float32; OpenVINO needs the hint INFERENCE_PRECISION_HINT=f32",
         "context": "image",
+        "fill": "smooth" if config.fill == "exemplar" else config.fill,
         "licence": str(header.provenance.get("licence", "not stated")),
         "config": config.to_dict(),
     }

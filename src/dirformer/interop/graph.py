@@ -41,7 +41,7 @@ def build_graph(model: DiffIRS2, *, seed: int | None, metadata: dict[str, str]) 
     lq, mask = "photo", TASKS[config.task].has_mask
     if mask:
         inputs.append(g.onnx.helper.make_tensor_value_info("mask", floats, [1, 1, "height", "width"]))
-        lq = _seen(g, smooth=config.fill != "zero")
+        lq = _seen(g, smooth=config.fill != "zero")  # in place of exemplars, too
     noise = None
     if takes_noise(model, seed):
         noise = "noise"
