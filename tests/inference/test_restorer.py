@@ -114,6 +114,11 @@ def test_holes_are_filled_as_the_network_or_the_option_says(tmp_path: Path) -> N
     assert own.fill == "exemplar"
     assert torch.equal(own.restore(pixels, mask), exemplar.restore(pixels, mask))
     assert not torch.equal(own.restore(pixels, mask), smooth.restore(pixels, mask))
+    told: list[float] = []
+    own.restore(pixels, mask, progress=told.append)
+    assert told == sorted(told)
+    assert 0 < told[0] < 0.1
+    assert told[-1] == pytest.approx(1)
     start = torch.zeros(own.model.noise_shape)
     restored = [own.restore(pixels, mask, seed, noise=start) for seed in (0, 0, 1)]
     assert torch.equal(restored[0], restored[1])

@@ -246,9 +246,9 @@ def test_one_start_for_all_frames(weights: Path) -> None:
     photos = [torch.full((3, 16, 16), value) for value in (0.2, 0.7)]
     for noise, same in (("seed", True), ("photo", False)):
         restorer = Restorer(weights / "same.safetensors", noise=noise)
-        starts = [restorer._seen(photo, None, 3)[1] for photo in photos]
+        starts = [restorer._seen(photo, 3)[1] for photo in photos]
         assert torch.equal(*starts) == same
-        assert not torch.equal(starts[0], restorer._seen(photos[0], None, 4)[1])
+        assert not torch.equal(starts[0], restorer._seen(photos[0], 4)[1])
 
 
 def test_the_command(tmp_path: Path, weights: Path) -> None:

@@ -7,6 +7,7 @@ These vote on the colours in the hole. Both steps repeat, from a small copy of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,10 @@ class _Copy:
 
 
 def fill_from_exemplars(
-    photo: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 h w"], seed: int = 0
+    photo: Float[Tensor, "3 h w"],
+    mask: Float[Tensor, "1 h w"],
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
 ) -> Float[Tensor, "3 h w"]:
     """Fill holes (mask 1) with patches from elsewhere in the photo.
 
@@ -53,12 +57,21 @@ def fill_from_exemplars(
         photo: values in [0, 1]; what is in holes is not looked at.
         mask: 1 in holes, 0 elsewhere.
         seed: of the search; another one finds other patches.
+        progress: told the share of the work that is done, 0 to 1.
     """
     hole = mask[0].cpu() > 0
     result = photo.clone()
     if not bool(hole.any()):
         return result
     copies = _copies(_Copy(_bytes(photo.detach().cpu(), hole), hole))
+    filled = _filled(copies, seed, progress or (lambda _: None))
+    result[:, hole.to(photo.device)] = filled[hole].T.to(photo) / 255
+    return result
+
+
+def _filled(copies: list[_Copy], seed: int, told: Callable[[float], None]) -> UInt8[Tensor, "h w 3"]:
+    """Return the first of the copies, filled."""
+    work = [0.25**number for number in range(len(copies))]
     filled: Tensor | None = None
     nearest: Int32[Tensor, "h w"] | None = None
     for number, copy in reversed(list(enumerate(copies))):
@@ -67,12 +80,10 @@ def fill_from_exemplars(
         level = _Level(copy, start, nearest, seed + number)
         if level.empty:
             filled, nearest = (None, None) if filled is None else (start, None)
-        else:
-            filled, nearest = level.fill(first=nearest is None)
-    if filled is None:
-        filled = _smooth(copies[0])
-    result[:, hole.to(photo.device)] = filled[hole].T.to(photo) / 255
-    return result
+            continue
+        begun, own = sum(work[number + 1 :]) / sum(work), work[number] / sum(work)
+        filled, nearest = level.fill(nearest is None, _part(told, begun, own))
+    return _smooth(copies[0]) if filled is None else filled
 
 
 class _Level:
@@ -117,7 +128,9 @@ class _Level:
         there &= source.flatten()[place]
         return torch.where(there, place.int(), nearest)
 
-    def fill(self, *, first: bool) -> tuple[UInt8[Tensor, "h w 3"], Int32[Tensor, "h w"]]:
+    def fill(
+        self, first: bool, told: Callable[[float], None]
+    ) -> tuple[UInt8[Tensor, "h w 3"], Int32[Tensor, "h w"]]:
         """Return the filled copy, and for each pixel its target's source, or −1."""
         height, width = self.colour.shape[:2]
         many = len(self.target) >= _MANY
@@ -131,6 +144,7 @@ class _Level:
                 self.nearest, distances = self.matcher.search(colour, self.nearest, step, radius, seed)
             voted = self.matcher.vote(colour, self.nearest, self._strength(distances), self.holes)
             colour.view(-1, 3)[self.holes.long()] = voted
+            told((number + 1) / rounds)
         field = torch.full((height * width,), -1, dtype=torch.int32)
         field[self.target.long()] = self.nearest
         return colour, field.view(height, width)
@@ -140,6 +154,11 @@ class _Level:
         typical = max(1, int(distances.median()))
         far = (distances.long() * _SHARP // typical).clamp_max(4095)
         return ((1 << 22) // (16 + far) * self.fade // 16 + 1).int()
+
+
+def _part(told: Callable[[float], None], begun: float, own: float) -> Callable[[float], None]:
+    """Return a progress of one part of the work."""
+    return lambda share: told(begun + own * share)
 
 
 def _copies(photo: _Copy) -> list[_Copy]:

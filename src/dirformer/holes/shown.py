@@ -7,6 +7,8 @@ textures; the network then only has to mend it (`skip: nearest`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,7 +17,11 @@ from dirformer.holes.smooth import fill_smoothly
 
 
 def inpainting_input(
-    fill: str, photo: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"], seed: int = 0
+    fill: str,
+    photo: Float[Tensor, "b 3 h w"],
+    mask: Float[Tensor, "b 1 h w"],
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
 ) -> Float[Tensor, "b 4 h w"]:
     """Return what the network sees of photos with holes: nothing of what is in them.
 
@@ -24,12 +30,13 @@ def inpainting_input(
         photo: values in [0, 1].
         mask: 1 in holes, 0 elsewhere.
         seed: of the search for exemplars.
+        progress: told the share of that search that is done, 0 to 1, for each photo.
     """
     seen = photo.new_empty(len(photo), 4, *photo.shape[2:])
     seen[:, 3:] = mask
     if fill == "exemplar":
         for number in range(len(photo)):
-            seen[number, :3] = fill_from_exemplars(photo[number], mask[number], seed)
+            seen[number, :3] = fill_from_exemplars(photo[number], mask[number], seed, progress)
         return seen
     # Written in place, and one channel at a time: copies of photos of many megapixels count. On a GPU
     # it is launches that count, a few hundred for a filling.

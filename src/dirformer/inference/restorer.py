@@ -39,6 +39,8 @@ Network = Callable[[Tensor, Tensor, int], Tensor]
 """Padded photo, noise, number of the turn → restored photo."""
 
 
+FILLING = 0.4
+"""What filling holes from exemplars takes, of the network's own time; for progress alone."""
 TURNS = 8
 """Of a square: four quarters, each as it is and flipped."""
 
@@ -97,6 +99,16 @@ class Restorer:
         turns = ", mean of eight turns" if self.options.self_ensemble else ""
         return f"{self.task} ×{self.scale} on {self.device}{windows}{turns}"
 
+    @property
+    def _shares(self) -> int:
+        """How often the network restores a photo."""
+        return (TURNS if self.options.self_ensemble else 1) * self.options.samples
+
+    @property
+    def _filled_share(self) -> float:
+        """Share of the work that goes into filling holes, for progress."""
+        return FILLING / (FILLING + self._shares) if self.fill == "exemplar" else 0.0
+
     def _check_options(self) -> None:
         options, network = self.options, f"{self.name} is a {self.task} ×{self.scale} network"
         if options.strength != 1 and TASKS[self.task].has_mask:
@@ -143,18 +155,18 @@ class Restorer:
         """
         given = None if prior is None else self._checked("prior", prior, (self.config.prior_dim,))[None]
         start = None if noise is None else self._checked("noise", noise, self.model.noise_shape)[:, None]
-        return self._restore(self._network(given, progress, start), photo, mask, seed)
+        return self._restore(self._network(given, progress, start), photo, mask, seed, progress=progress)
 
     def _network(
         self, prior: Tensor | None, progress: Progress | None, start: Tensor | None = None
     ) -> Network:
-        shares = (TURNS if self.options.self_ensemble else 1) * self.options.samples
+        shares, filled = self._shares, self._filled_share
         mean = shares > 1
 
         def network(lq: Tensor, noise: Tensor, turn: int) -> Tensor:
             told = progress
-            if progress is not None and mean:
-                told = lambda share: progress((turn + share) / shares)  # noqa: E731
+            if progress is not None and (mean or filled):
+                told = lambda share: progress(filled + (1 - filled) * (turn + share) / shares)  # noqa: E731
             if prior is not None:
                 return self.engine.restore_with(lq, prior.to(lq), progress=told, mean=mean)
             begin = noise if start is None else start.to(noise)
@@ -180,7 +192,8 @@ class Restorer:
         if pixels.ndim != 3:
             raise PhotoError(f"the photo is a batch of {len(pixels)}; expected one photo, 3 h w")
         spread = torch.zeros(*(side * self.scale for side in pixels.shape[1:]))
-        return self._restore(self._network(None, progress), pixels, mask, seed, spread), spread
+        network = self._network(None, progress)
+        return self._restore(network, pixels, mask, seed, spread, progress), spread
 
     @torch.inference_mode()
     def prior(self, photo: PhotoLike, mask: MaskLike | None = None, seed: int = 0) -> Float[Tensor, "p"]:
@@ -196,7 +209,7 @@ class Restorer:
             raise PhotoError(f"the photo is a batch of {len(pixels)}; expected one photo, 3 h w")
         holes = None if mask is None else as_mask(mask)
         self._check_mask(pixels, holes)
-        padded, noise = self._seen(pixels, holes, seed)
+        padded, noise = self._seen(self._shown(pixels, holes, seed), seed)
         return self.engine.prior(padded, noise)[0].float().cpu()
 
     def _require_one_prior(self) -> None:
@@ -231,12 +244,13 @@ class Restorer:
         mask: MaskLike | None,
         seed: int,
         spread: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         pixels = as_photo(photo)
         holes = None if mask is None else as_mask(mask)
         if pixels.ndim == 4:
-            return torch.stack([self._one(network, each, holes, seed) for each in pixels])
-        return self._one(network, pixels, holes, seed, spread)
+            return torch.stack([self._one(network, each, holes, seed, None, progress) for each in pixels])
+        return self._one(network, pixels, holes, seed, spread, progress)
 
     def _one(
         self,
@@ -244,50 +258,61 @@ class Restorer:
         pixels: Tensor,
         mask: Tensor | None,
         seed: int,
-        spread: Tensor | None = None,
+        spread: Tensor | None,
+        progress: Progress | None,
     ) -> Tensor:
         self._check_mask(pixels, mask)
         options = self.options
-        restored = self._draw(network, pixels, mask, seed, 0)
+        # Once for all draws and turns: the mean over different fillings would be fog.
+        shown = self._shown(pixels, mask, seed, progress)
+        restored = self._draw(network, shown, seed, 0)
         squares = None if spread is None else torch.zeros_like(restored)
         for number in range(1, options.samples):
-            off = self._draw(network, pixels, mask, seed + number, number) - restored
+            off = self._draw(network, shown, seed + number, number) - restored
             restored.add_(off, alpha=1 / (number + 1))
             if squares is not None:
                 # Welford's sum: exact also where draws hardly differ.
                 squares.addcmul_(off, off, value=number / (number + 1))
         if spread is not None and squares is not None:
             spread.copy_((squares.mean(0) / options.samples).sqrt())
+        if mask is not None:
+            restored = mask * restored + (1 - mask) * pixels
         if options.consistent:
             restored = make_consistent(restored, pixels, self.scale)
         return blend(pixels, restored, options.strength, self.scale)
 
-    def _draw(self, network: Network, pixels: Tensor, mask: Tensor | None, seed: int, draw: int) -> Tensor:
-        """Return the result under one draw of the prior."""
+    def _draw(self, network: Network, shown: Tensor, seed: int, draw: int) -> Float[Tensor, "3 H W"]:
+        """Return the result under one draw of the prior, also outside holes."""
         if not self.options.self_ensemble:
-            restored = self._turn(network, pixels, mask, seed, draw)
-        else:
-            restored = torch.zeros(3, *(side * self.scale for side in pixels.shape[1:]))
-            for turn in range(TURNS):
-                holes = None if mask is None else turned(mask, turn)
-                once = self._turn(network, turned(pixels, turn), holes, seed, draw * TURNS + turn)
-                restored.add_(turned_back(once, turn), alpha=1 / TURNS)
-        return restored if mask is None else mask * restored + (1 - mask) * pixels
+            return self._turn(network, shown, seed, draw)
+        restored = torch.zeros(3, *(side * self.scale for side in shown.shape[1:]))
+        for turn in range(TURNS):
+            once = self._turn(network, turned(shown, turn), seed, draw * TURNS + turn)
+            restored.add_(turned_back(once, turn), alpha=1 / TURNS)
+        return restored
 
-    def _turn(
-        self, network: Network, pixels: Tensor, mask: Tensor | None, seed: int, turn: int
-    ) -> Float[Tensor, "3 H W"]:
-        """Return what the network makes of a photo, also outside holes."""
-        padded, noise = self._seen(pixels, mask, seed)
-        height, width = pixels.shape[1:]
+    def _turn(self, network: Network, shown: Tensor, seed: int, turn: int) -> Float[Tensor, "3 H W"]:
+        """Return what the network makes of what it is shown."""
+        padded, noise = self._seen(shown, seed)
+        height, width = shown.shape[1:]
         restored = network(padded, noise, turn)[0]
         return restored[:, : height * self.scale, : width * self.scale].float().cpu().clamp(0, 1)
 
-    def _seen(self, pixels: Tensor, mask: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+    def _shown(
+        self, pixels: Tensor, mask: Tensor | None, seed: int, progress: Progress | None = None
+    ) -> Float[Tensor, "c h w"]:
+        """Return the photo, or the photo with its holes filled, and the mask."""
+        if mask is None:
+            return pixels
+        told = None
+        if progress is not None:
+            told = lambda share: progress(self._filled_share * share)  # noqa: E731
+        return inpainting_input(self.fill, pixels[None], mask[None], seed, told)[0]
+
+    def _seen(self, shown: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Return the padded input of the network and the noise it starts from, on its device."""
-        lq = pixels if mask is None else inpainting_input(self.fill, pixels[None], mask[None], seed)[0]
-        noise = start_noise(self.model, seed, None if self.options.noise == "seed" else lq)
-        padded = pad_to_multiple(lq[None], self.config.multiple).to(self.device)
+        noise = start_noise(self.model, seed, None if self.options.noise == "seed" else shown)
+        padded = pad_to_multiple(shown[None], self.config.multiple).to(self.device)
         return padded, noise.to(self.device)
 
     def _check_mask(self, pixels: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 y x"] | None) -> None:
