@@ -116,6 +116,6 @@ PRESETS: dict[str, ModelConfig] = {
     "realsr-x1-compact": _COMPACT,
     "deblurring-compact": replace(_COMPACT, task="deblurring", blocks=(2, 4, 6, 5), refinement_blocks=6),
     "inpainting-compact": replace(
-        _COMPACT, task="inpainting", fill="smooth", blocks=(2, 3, 4, 4), refinement_blocks=8
+        _COMPACT, task="inpainting", fill="exemplar", blocks=(2, 3, 4, 4), refinement_blocks=8
     ),
 }

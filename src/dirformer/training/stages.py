@@ -333,8 +333,10 @@ def _recompute(network: DiffIR, config: TrainConfig) -> None:
 def _require_same(config: TrainConfig, other: ModelConfig, field: str, stage: int = 2) -> None:
     ours, theirs = config.network_config.to_dict(), other.to_dict()
     for name, value in ours.items():
-        # Stage 1 has no diffusion: stage 2 may choose another one over the same teacher.
-        if theirs[name] != value and not (stage == 1 and name in _DIFFUSION):
+        # Stage 1 has no diffusion: stage 2 may choose another one over the same teacher. And a network may be
+        # shown holes that are filled another way.
+        free = name == "fill" or (stage == 1 and name in _DIFFUSION)
+        if theirs[name] != value and not free:
             raise ConfigError(
                 f"{field} is a network with {name} = {theirs[name]!r}, the recipe's model has {value!r}; "
                 "use the model the file was trained with"
