@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dirformer.ground.errors import CheckpointError, MissingExtraError
-from dirformer.holes.shown import inpainting_input
+from dirformer.holes.shown import inpainting_input, mended
 from dirformer.inference.restorer import pad_to_multiple, start_noise
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS2
@@ -66,7 +66,10 @@ class Photos(nn.Module):
         noise = torch.cat([start_noise(self.network, 0, each.float().cpu()) for each in lq], dim=1)
         restored = self.network(pad_to_multiple(lq, config.multiple), noise.to(photo))
         restored = restored[:, :, : height * config.scale, : width * config.scale].clamp(0, 1)
-        return restored if mask is None else mask * restored + (1 - mask) * photo
+        if mask is None:
+            return restored
+        each = zip(lq, restored, photo, strict=True)
+        return torch.stack([mended(config.fill, *one) for one in each])
 
 
 def architecture() -> Any:

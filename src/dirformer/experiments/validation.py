@@ -22,7 +22,7 @@ from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import read_rgb
-from dirformer.holes.shown import inpainting_input
+from dirformer.holes.shown import inpainting_input, mended
 from dirformer.metrics.perceptual import frechet_distance
 from dirformer.metrics.psnr_ssim import psnr, rgb_to_y
 from dirformer.metrics.scorer import as_float
@@ -160,11 +160,15 @@ class Validation:
     @torch.inference_mode()
     def restore(self, network: DiffIR, number: int) -> Float[Tensor, "3 H W"]:
         """Restore a case; stage 1 sees its GT."""
+        case, fill = self.cases[number], network.config.fill
+        if case.mask is None:
+            return self._restored(network, case.lq, number)
+        # As this network wants to see holes, which need not be what the recipe's own wants.
+        lq = inpainting_input(fill, case.lq, case.mask)
+        return mended(fill, lq[0], self._restored(network, lq, number), case.lq[0])
+
+    def _restored(self, network: DiffIR, lq: Tensor, number: int) -> Float[Tensor, "3 H W"]:
         device, case = next(network.parameters()).device, self.cases[number]
-        lq = case.lq
-        if case.mask is not None:
-            # As this network wants to see holes, which need not be what the recipe's own wants.
-            lq = inpainting_input(network.config.fill, lq, case.mask)
         if isinstance(network, DiffIRS1):
             return network(lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
         generator = seeded_generator(self.seed, "validation noise", number)

@@ -94,7 +94,7 @@ class _Level:
     ) -> None:
         self.colour, self.seed = start, seed
         height, self.width = copy.hole.shape
-        near = _dilated(copy.hole, RADIUS)
+        near = dilated(copy.hole, RADIUS)
         source = torch.zeros_like(near)
         inside = slice(RADIUS, -RADIUS)
         source[inside, inside] = ~near[inside, inside]
@@ -171,10 +171,10 @@ def _copies(photo: _Copy) -> list[_Copy]:
 
 
 def _is_thin(hole: Bool[Tensor, "h w"]) -> bool:
-    return bool(_dilated(~hole, _THIN).all())
+    return bool(dilated(~hole, _THIN).all())
 
 
-def _dilated(there: Bool[Tensor, "h w"], radius: int) -> Bool[Tensor, "h w"]:
+def dilated(there: Bool[Tensor, "h w"], radius: int) -> Bool[Tensor, "h w"]:
     """Return where there is something within a square of so many pixels around; in bits, for large photos."""
     for axis in (0, 1):
         wide, size = there.clone(), there.shape[axis]
@@ -232,5 +232,5 @@ def _weights(hole: Bool[Tensor, "h w"]) -> UInt8[Tensor, "h w"]:
         if not bool(left.any()):
             break
         weight[left] = count
-        left = ~_dilated(~left, 1)
+        left = ~dilated(~left, 1)
     return weight

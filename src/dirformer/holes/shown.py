@@ -3,17 +3,25 @@
 The released networks see black holes (`fill: zero`) and build the whole photo anew. A smooth filling
 (`fill: smooth`) is near the truth where photos are smooth, one from exemplars (`fill: exemplar`) goes on with
 textures; the network then only has to mend it (`skip: nearest`).
+
+What was in a hole can be told near its rim and not deep in it. There a network makes fog, or waves if it was
+trained on a learned distance. So of a filling from exemplars it mends the rim (`mended`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dirformer.holes.exemplar import fill_from_exemplars
+from dirformer.holes.exemplar import dilated, fill_from_exemplars
 from dirformer.holes.smooth import fill_smoothly
+
+_RIM = [*(math.exp(-((depth / 8) ** 2)) for depth in range(22)), 0.0]
+"""Share of the network in what is so many pixels deep in a hole; the last is that of all that is deeper."""
 
 
 def inpainting_input(
@@ -45,3 +53,30 @@ def inpainting_input(
         some = photo[:, first : first + width]
         seen[:, first : first + width] = fill_smoothly(some, mask) if fill == "smooth" else some * (1 - mask)
     return seen
+
+
+def mended(
+    fill: str,
+    shown: Float[Tensor, "4 h w"],
+    restored: Float[Tensor, "3 h w"],
+    photo: Float[Tensor, "3 h w"],
+) -> Float[Tensor, "3 h w"]:
+    """Return the photo with its holes as they are shown to people; outside of them every pixel is its own.
+
+    Args:
+        fill: as in `inpainting_input`: of `exemplar` the texture deep in a hole is kept.
+        shown: what the network saw.
+        restored: what it made of that.
+        photo: what was given.
+    """
+    mask = shown[3:]
+    if fill != "exemplar":
+        return mask * restored + (1 - mask) * photo
+    left, share = mask[0] > 0, torch.zeros_like(mask)
+    for part in _RIM:
+        share[0, left] = part
+        left = ~dilated(~left, 1)
+    hole = mask[0] > 0
+    result = photo.clone()
+    result[:, hole] = torch.lerp(shown[:3, hole], restored[:, hole], share[0, hole])
+    return result

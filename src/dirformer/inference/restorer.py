@@ -23,7 +23,7 @@ from dirformer.ground.device import choose_device, seeded_generator
 from dirformer.ground.errors import ConfigError, PhotoError
 from dirformer.ground.memory import resident_memory
 from dirformer.ground.photo import turned, turned_back
-from dirformer.holes.shown import inpainting_input
+from dirformer.holes.shown import inpainting_input, mended
 from dirformer.inference.choice import require_fit
 from dirformer.inference.consistent import blend, make_consistent
 from dirformer.inference.engine import Engine
@@ -276,7 +276,7 @@ class Restorer:
         if spread is not None and squares is not None:
             spread.copy_((squares.mean(0) / options.samples).sqrt())
         if mask is not None:
-            restored = mask * restored + (1 - mask) * pixels
+            restored = mended(self.fill, shown, restored, pixels)
         if options.consistent:
             restored = make_consistent(restored, pixels, self.scale)
         return blend(pixels, restored, options.strength, self.scale)
