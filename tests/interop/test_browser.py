@@ -73,7 +73,8 @@ def test_the_page_restores_as_we_do(name: str, modules: Path, tmp_path: Path) ->
         assert not page.is_visible("#save")  # nothing old is taken for the new result
         result = Image.open(io.BytesIO(download.value.path().read_bytes())).convert("RGB")
         browser.close()
-    restorer = Restorer(name, context="image", device="cpu")
+    fill = "smooth" if name.startswith("inpainting") else None
+    restorer = Restorer(name, context="image", device="cpu", fill=fill)
     noise = start_noise(restorer.model, 0)[:, 0]
     holes = np.asarray(mask) > 0 if restorer.task == "inpainting" else None
     ours = restorer.restore(tmp_path / "photo.png", holes, noise=noise).permute(1, 2, 0).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from dirformer.experiments.train import train
 from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import read_journal
+from dirformer.holes.shown import inpainting_input
 from dirformer.training import samples
 from dirformer.training.config import TrainConfig
-from dirformer.training.samples import Clean, Samples, degrade_crops
+from dirformer.training.samples import Clean, Masked, Samples, degrade_crops
 from helpers import (
     FABRIC_WARNINGS,
     TINY_INPAINTING,
@@ -126,3 +128,24 @@ def test_a_pool_does_not_mix_masks(photos: Path) -> None:
     config = tiny_recipe(photos, model=TINY_INPAINTING.to_dict(), data={"patch": 32, "pool": 2})
     with pytest.raises(ConfigError, match=r"data.pool mixes degraded photos; it does not go with the masks"):
         Samples(config)
+
+
+def test_fillings_are_drawn_each_as_often(photos: Path) -> None:
+    """With `data.fills`, a sample is shown one of them; without, the network's own."""
+    model = replace(TINY_INPAINTING, fill="exemplar").to_dict()
+    data = {"patch": 48, "batch": 1, "masks": ["thick"]}
+    own = Masked(tiny_recipe(photos, model=model, data=data))
+    drawn = Masked(tiny_recipe(photos, model=model, data=data | {"fills": ["zero", "smooth"]}))
+    gt, mask = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 1, 48, 48)
+    mask[..., 10:30, 8:40] = 1
+    shown = {fill: inpainting_input(fill, gt, mask) for fill in ("zero", "smooth", "exemplar")}
+    raw = {"mask": mask.byte()}
+    assert torch.equal(own.prepare(raw, gt, [seeded_generator(0)]).lq, shown["exemplar"])
+    counts = {"zero": 0, "smooth": 0, "exemplar": 0}
+    for number in range(0, 40, 4):
+        draws = [seeded_generator(number + n) for n in range(4)]
+        batch = drawn.prepare({"mask": mask.byte().repeat(4, 1, 1, 1)}, gt.repeat(4, 1, 1, 1), draws)
+        for lq in batch.lq:
+            counts[next(fill for fill, seen in shown.items() if torch.equal(lq, seen[0]))] += 1
+    assert counts["exemplar"] == 0
+    assert min(counts["zero"], counts["smooth"]) >= 10

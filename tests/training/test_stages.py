@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,16 @@ def test_a_teacher_is_stage_1s_cpen(photos: Path) -> None:
     assert losses[0] == losses[1] and losses[0]["prior"] > 0
     with pytest.raises(ConfigError, match="is a teacher, the CPEN of stage 1 alone; a new stage 2 needs"):
         STAGES[2](tiny_recipe(photos, 2, stage1=file["teacher"]))
+
+
+def test_a_network_may_be_shown_another_filling_than_its_teacher(photos: Path) -> None:
+    """`fill` is no part of a network: teacher and weights may have another one, but no other width."""
+    save(photos.parent / "smooth.safetensors", tiny(replace(TINY_INPAINTING, fill="smooth"), stage=1))
+    fields = {"stage1": str(photos.parent / "smooth.safetensors"), "data": {"masks": ["thick"]}}
+    model = replace(TINY_INPAINTING, fill="exemplar")
+    assert STAGES[2](tiny_recipe(photos, 2, model=model.to_dict(), **fields)).network.config == model
+    with pytest.raises(ConfigError, match="stage1 is a network with prior_dim = "):
+        STAGES[2](tiny_recipe(photos, 2, model=replace(model, prior_dim=32).to_dict(), **fields))
 
 
 def test_stage_2_goes_on_without_a_teacher(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
