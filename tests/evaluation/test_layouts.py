@@ -181,6 +181,29 @@ def test_archives_keep_their_own_folder(tmp_path: Path, case: str, folder: str) 
     assert place is not None and len(place.samples) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["HIDE", "RealSRSet", "NTIRE2020-Track1", "Urban100", "DIV2K100"])
+def test_what_prepare_makes_is_read(tmp_path: Path, case: str) -> None:
+    """`prepare SET` on a tiny archive makes what `reproduce` finds, ×4 pairs of the same names."""
+    (wanted,) = [c for t in ("table2", "table3", "table6") for c in TABLES[t].cases if c.name == case]
+    name = case.lower() if wanted.archive is None else wanted.archive[0]
+    name = name.replace("div2k100", "div2k")
+    alone = {
+        "Urban100": [("", f"Urban100/image_SRF_4/img_00{n}_SRF_4_HR.png") for n in (1, 2)],
+        "DIV2K100": [("", f"DIV2K/DIV2K_valid_HR/080{n}.png") for n in (1, 2)],
+    }
+    for seed, (lq, gt) in enumerate(alone.get(case) or ARCHIVES[case]):
+        photo = scene(seed, 64, 80)
+        save_image(tmp_path / "IN" / gt, photo)
+        if lq:
+            scale = 1 if case == "HIDE" else 4
+            save_image(tmp_path / "IN" / lq, photo[::scale, ::scale])
+    outcome = dirformer("prepare", name, tmp_path / "IN", "-o", tmp_path / "data" / name, "--partial")
+    place = find_place(wanted, tmp_path / "data")
+    assert place is not None, outcome.stderr
+    assert len(place.samples) == 2 and all(s.gt.is_relative_to(tmp_path / "data") for s in place.samples)
+
+
 def test_pairs_of_one_size_say_what_is_wrong(tmp_path: Path) -> None:
     """RealSR 3 has LQ photos of the GT's size: a ×4 network cannot be scored, and the line says so; finished
     results can."""
