@@ -181,7 +181,6 @@ def test_archives_keep_their_own_folder(tmp_path: Path, case: str, folder: str) 
     assert place is not None and len(place.samples) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["HIDE", "RealSRSet", "NTIRE2020-Track1", "Urban100", "DIV2K100"])
 def test_what_prepare_makes_is_read(tmp_path: Path, case: str) -> None:
     """`prepare SET` on a tiny archive makes what `reproduce` finds, ×4 pairs of the same names."""
@@ -198,7 +197,9 @@ def test_what_prepare_makes_is_read(tmp_path: Path, case: str) -> None:
         if lq:
             scale = 1 if case == "HIDE" else 4
             save_image(tmp_path / "IN" / lq, photo[::scale, ::scale])
-    outcome = dirformer("prepare", name, tmp_path / "IN", "-o", tmp_path / "data" / name, "--partial")
+    outcome = dirformer(
+        "prepare", name, tmp_path / "IN", "-o", tmp_path / "data" / name, "--partial", "--workers", 1
+    )
     place = find_place(wanted, tmp_path / "data")
     assert place is not None, outcome.stderr
     assert len(place.samples) == 2 and all(s.gt.is_relative_to(tmp_path / "data") for s in place.samples)
