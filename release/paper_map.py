@@ -5,29 +5,34 @@ package.
     python -m release.paper_map --check    writes nothing; fails if the page is old or a difference has no
     reason
 
-Rows of tables, figures and claims come from the package itself; the other rows are statements of the paper in
-our words.
+The list holds statements of the paper in our words, by number. Rows of tables, figures, claims, methods and
+data sets come from the package itself; the list says where they stand.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dirformer.data.sets import DATA_SETS
 from dirformer.evaluation.claims import check_claims
 from dirformer.evaluation.compare import FIGURES
 from dirformer.evaluation.paper import TABLES
 from dirformer.evaluation.quotes import printed
+from dirformer.evaluation.shapes import NETWORKS
 from dirformer.evaluation.tables import markdown, title
 
 ROWS = Path(__file__).with_name("paper_rows.txt")
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "paper-to-code.md"
+PRINTED = tuple(f"table{number}" for number in range(1, 7))
 STATUSES = {
     "printed": "as the paper says",
     "literal": "as released by default; the paper's words are in `…-literal`, its sizes in `…-paper`",
@@ -35,11 +40,13 @@ STATUSES = {
     "unsaid": "the paper leaves it open; the note says what is taken",
     "quoted": "printed numbers, quoted digit for digit",
     "picture": "a figure that prints no numbers",
+    "here": "what this package does with the paper's data and numbers",
 }
 HEAD = """# From the paper to the code
 
 Each statement of the paper, in our words: where it is in the code, a command that uses it, and how both
-agree. The page is written by `python -m release.paper_map`. What differs between the text and the release:
+agree. {statements} statements, in {rows} rows: a letter behind a number is a further part of its statement.
+The page is written by `python -m release.paper_map`. What differs between the text and the release:
 [paper and release](paper-and-release.md).
 
 """
@@ -49,6 +56,8 @@ agree. The page is written by `python -m release.paper_map`. What differs betwee
 class Row:
     """A statement of the paper."""
 
+    number: str
+    """Of the statement, with a letter behind it for its further parts."""
     place: str
     says: str
     code: str
@@ -58,71 +67,150 @@ class Row:
     note: str
 
 
-def read_rows(path: Path = ROWS) -> list[Row]:
-    """Return the statements of the list file."""
-    lines = [line for line in path.read_text("utf-8").splitlines() if line and not line.startswith("#")]
-    return [Row(*(cell.strip() for cell in line.split("|"))) for line in lines]
+def all_rows(path: Path = ROWS) -> list[Row]:
+    """Return every row of the page: the list, with what the package gives in its places.
+
+    Raises:
+        ValueError: if a line has too few or too many cells.
+        KeyError: if it asks for rows that are not there.
+    """
+    rows: list[Row] = []
+    for line in path.read_text("utf-8").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        number, place, *cells = (cell.strip() for cell in line.split("|"))
+        if place in EXPAND:
+            (key,) = cells
+            given = list(EXPAND[place](key))
+            rows += [replace(row, number=n) for row, n in zip(given, _numbers(number), strict=False)]
+        else:
+            says, code, command, status, note = cells
+            rows.append(Row(number, place, says, code, command, status, note))
+    return rows
 
 
-def generated_rows() -> list[Row]:
-    """Return a row for each printed table row, column group, figure and claim."""
-    tables = [row for number in range(1, 7) for row in _of_table(number)]
-    return [*tables, *_of_figures(), *_of_claims()]
+def _numbers(first: str) -> Iterator[str]:
+    """Count on: 7, 8, 9 … or 7b, 7c, 7d …"""
+    while True:
+        yield first
+        digits, letter = first.rstrip("abcdefghijklmnopqrstuvwxyz"), first[-1]
+        first = f"{int(digits) + 1}" if letter.isdigit() else f"{digits}{chr(ord(letter) + 1)}"
 
 
-def _of_table(number: int) -> Iterator[Row]:
-    place, name = f"Table {number}", f"table{number}"
-    table, planned = printed(name), TABLES[name]
+def _table(name: str) -> Iterator[Row]:
+    """Printed columns of costs, column groups, rows."""
+    place, table, planned = f"Table {name[5:]}", printed(name), TABLES[name]
     code, command = f"evaluation.paper:TABLES[{name}]", f"dirformer reproduce {name} --data DATA"
+    groups = []
     for case in planned.cases:
         metrics = dict.fromkeys(m for row in table.cells[case.name].values() for m in row)
         columns = ", ".join(title(metric).split()[0] for metric in metrics)
         says = f"{case.name}: {columns}, {case.count:,} photos"
         protocol = f"metrics.protocols:PROTOCOLS[{case.protocol}]"
-        yield Row(place, says, protocol, command, "quoted", "")
+        groups.append(Row("", place, says, protocol, command, "quoted", ""))
+    yield from groups
     for cost in dict.fromkeys(k for row in table.cells.get("", {}).values() for k in row):
-        yield Row(place, f"column {cost}", "evaluation.quotes:printed", command, "quoted", "")
+        yield Row("", place, f"column {cost}", "evaluation.quotes:printed", command, "quoted", "")
     for method, cite in table.methods.items():
-        cells = sum(method in of_case for of_case in table.cells.values())
         count = sum(len(of_case.get(method, {})) for of_case in table.cells.values())
-        says = f"{method}{'' if cite == '-' else f' [{cite}]'}: {count} cells in {cells} groups"
-        yield Row(place, says, code, command, "quoted", "")
-    for note in planned.notes:
-        yield Row(place, note, code, command, "differs", "said beside the table")
+        says = f"row {method}{'' if cite == '-' else f' [{cite}]'}: {count} cell{'s' * (count > 1)}"
+        yield Row("", place, says, code, command, "quoted", "")
 
 
-def _of_figures() -> Iterator[Row]:
-    for name in ("fig1", "fig6"):
-        code, planned = f"evaluation.paper:TABLES[{name}]", TABLES[name]
-        command = f"dirformer reproduce {name} --data DATA --plot {name}.png"
-        yield Row(f"Fig. {name[3:]}", planned.title, code, command, "picture", planned.notes[0])
-    for name, figure in FIGURES.items():
-        gt = " --gt photo.png" if figure.has_gt else ""
-        mask = " --mask hole.png" if figure.table == "table1" else ""
-        code, says = f"evaluation.compare:FIGURES[{name}]", f"photos: {figure.title}"
-        command = (
-            f"dirformer compare MODEL results:NAME=DIR --figure {name} --lq photo.jpg{gt}{mask} -o {name}.png"
-        )
-        note = "results of other methods from a folder"
-        yield Row(f"Fig. {name[3:]}", says, code, command, "picture", note)
+def _notes(name: str) -> Iterator[Row]:
+    place = f"Fig. {name[3:]}" if name.startswith("fig") else f"Table {name[5:]}"
+    code, command = f"evaluation.paper:TABLES[{name}]", f"dirformer reproduce {name} --data DATA"
+    for note in TABLES[name].notes:
+        yield Row("", place, note, code, command, "differs", "said beside the table")
 
 
-def _of_claims() -> Iterator[Row]:
-    code, command = "evaluation.claims:CLAIMS", "dirformer reproduce claims"
-    for claim in check_claims()["claims"]:
-        status = {True: "printed", False: "differs", None: "picture"}[claim["holds"]]
-        says = f"{claim['says']}: {claim['figure']} {claim['unit']}".rstrip(": ")
-        yield Row(f"claim, {claim['where']}", says, code, command, status, claim["differs"] or claim["basis"])
+def _panel(case: str) -> Iterator[Row]:
+    """One panel of Fig. 1."""
+    number, planned = next((n, c) for n, c in enumerate(TABLES["fig1"].cases) if c.name == case)
+    what = ("inpainting", "super-resolution", "deblurring")[number]
+    says = f"({'abc'[number]}) {what}: quality against Mult-Adds of a 256×256 input, {case}"
+    command = f"dirformer reproduce fig1 --data DATA --model {shlex.quote(f'{case}=FILE')} --plot fig1.png"
+    protocol = f"metrics.protocols:PROTOCOLS[{planned.protocol}]"
+    yield Row("", "Fig. 1", says, protocol, command, "picture", "points that tables print are quoted")
 
 
-def all_rows() -> list[Row]:
-    """Return every row of the page."""
-    return [*read_rows(), *generated_rows()]
+def _figure(name: str) -> Iterator[Row]:
+    figure = FIGURES[name]
+    gt = " --gt photo.png" if figure.has_gt else ""
+    mask = " --mask hole.png" if figure.table == "table1" else ""
+    code, says = f"evaluation.compare:FIGURES[{name}]", f"photos: {figure.title}"
+    command = (
+        f"dirformer compare MODEL results:NAME=DIR --figure {name} --lq photo.jpg{gt}{mask} -o {name}.png"
+    )
+    yield Row(
+        "", f"Fig. {name[3:]}", says, code, command, "picture", "results of other methods from a folder"
+    )
+
+
+def _claim(says: str) -> Iterator[Row]:
+    claim = _claims()[says]
+    status = {True: "printed", False: "differs", None: "picture"}[claim["holds"]]
+    says = f"{says}: {claim['figure']} {claim['unit']}".rstrip(": ")
+    place, note = f"claim, {claim['where']}", claim["differs"] or claim["basis"]
+    yield Row("", place, says, "evaluation.claims:CLAIMS", "dirformer reproduce claims", status, note)
+
+
+@cache
+def _claims() -> dict[str, dict[str, Any]]:
+    return {claim["says"]: claim for claim in check_claims()["claims"]}
+
+
+def _methods(_: str) -> Iterator[Row]:
+    """The compared methods, in the order in which the tables bring them."""
+    tables = {name: printed(name) for name in PRINTED}
+    methods = dict.fromkeys(
+        m for t in tables.values() for m in t.methods if not m.startswith(("DiffIR", "L_"))
+    )
+    for method in methods:
+        found = [name for name, table in tables.items() if method in table.methods]
+        where = ", ".join(f"Table {name[5:]}" for name in found)
+        says = f"{method} [{tables[found[0]].methods[method]}] is compared in {where}"
+        model = shlex.quote(f"results:{method}=DIR")
+        command = f"dirformer reproduce {found[0]} --data DATA --model {model}"
+        counted = f"Mult-Adds by `cost {NETWORKS[method]}`" if method in NETWORKS else ""
+        yield Row("", where, says, "evaluation.methods:Finished", command, "quoted", counted)
+
+
+def _set(name: str) -> Iterator[Row]:
+    data = DATA_SETS[name]
+    parts = (f"{p.name or 'all'} {p.count:,}" for p in data.parts if p.count is not None)
+    command = f"dirformer prepare {name} IN -o OUT"
+    says = f"{data.title}: {', '.join(parts)}"
+    yield Row("", "data sets", says, f"data.sets:DATA_SETS[{name}]", command, "printed", "")
+
+
+def _needs(name: str) -> Iterator[Row]:
+    says = f"{name} without data: photo counts, folders, masks, weights and metric files are listed, exit 2"
+    command = f"dirformer reproduce {name}"
+    yield Row("", "reproduce", says, "evaluation.needs:requirements", command, "here", "")
+
+
+EXPAND: dict[str, Callable[[str], Iterator[Row]]] = {
+    "@table": _table,
+    "@notes": _notes,
+    "@panel": _panel,
+    "@figure": _figure,
+    "@claim": _claim,
+    "@methods": _methods,
+    "@set": _set,
+    "@needs": _needs,
+}
+"""What the list may ask for: kind → rows for a key."""
+
+
+def statements(rows: list[Row]) -> list[int]:
+    """Return the numbers of the statements, in the order of the rows."""
+    return list(dict.fromkeys(int(row.number.rstrip("abcdefghijklmnopqrstuvwxyz")) for row in rows))
 
 
 def undocumented(rows: list[Row]) -> list[Row]:
     """Return rows that differ or are left open without a reason, or whose status is none."""
-    quiet = ("printed", "literal", "quoted")
+    quiet = ("printed", "literal", "quoted", "here")
     return [row for row in rows if row.status not in STATUSES or (row.status not in quiet and not row.note)]
 
 
@@ -149,17 +237,18 @@ def page(rows: list[Row]) -> str:
     head = ["#", "where in the paper", "statement", "code", "command", "status", "note"]
     cells = [
         [
-            str(number),
+            row.number,
             row.place,
             row.says.replace("*", "\\*"),
             f"`{row.code}`",
-            f"`{row.command}`" if row.command else "",
+            f"`{row.command}`",
             row.status,
             row.note,
         ]
-        for number, row in enumerate(rows, start=1)
+        for row in rows
     ]
-    return HEAD + legend + "\n\n" + markdown(head, cells) + "\n"
+    counted = HEAD.format(statements=len(statements(rows)), rows=len(rows))
+    return counted + legend + "\n\n" + markdown(head, cells) + "\n"
 
 
 def main() -> int:
@@ -181,7 +270,7 @@ def main() -> int:
     counts = Counter(row.status for row in rows)
     print(
         ", ".join(f"{counts[name]} {name}" for name in STATUSES)
-        + f": {len(rows)} rows, {len(open_rows)} undocumented"
+        + f": {len(statements(rows))} statements, {len(rows)} rows, {len(open_rows)} undocumented"
     )
     return int(bool(open_rows))
 

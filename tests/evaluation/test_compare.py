@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from dirformer.evaluation.compare import compare_photos, hardest_region, in_order, parse_region
+from dirformer.evaluation.paper import TABLES, quoted_table
 from dirformer.evaluation.plots import model_axis, plot_results, quoted_axis
 from dirformer.evaluation.results import write_result
 from dirformer.evaluation.run import evaluate
@@ -111,6 +113,11 @@ def test_figures_of_the_paper_by_name(pairs: tuple[Path, Path], tmp_path: Path) 
     photos = ("--lq", pairs[0] / "meadow.png", "--gt", pairs[1] / "meadow.png")
     outcome = dirformer("compare", "bicubic", "--figure", "fig4", *photos, "-o", out)
     assert outcome.returncode == 0 and "protocol sr" in outcome.stdout
+    for line in quoted_table(TABLES["table2"]):
+        assert line in outcome.stdout
+    assert "LPIPS-Alex ↓ *0.0627  DISTS ↓ ·0.0902  (quoted)" in outcome.stdout
+    wrong = dirformer("compare", "bicubic", "--quoted", "table3:GoPro", *photos, "-o", out)
+    assert wrong.returncode == 2 and "--quoted goes with --plot" in wrong.stderr
     assert dirformer("compare", "bicubic", "--figure", "fig9", *photos[:2], "-o", out).returncode == 2
     assert dirformer("compare", "bicubic", "--figure", "fig2", *photos, "-o", out).returncode == 2
 
@@ -128,3 +135,14 @@ def test_quoted_points(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     assert "3 points" in line  # Restormer, DiffIR and ours: the networks whose Mult-Adds are known
     with pytest.raises(ConfigError, match="table3 has no case 'Gopro'"):
         plot_results("cost", [tmp_path / "r.json"], tmp_path / "d.png", quoted="table3:Gopro")
+
+
+def test_all_cells_of_a_table_stand_beside_its_figures() -> None:
+    """All 225 numbers, in the lines that `compare --figure` prints, table by table."""
+    count = 0
+    for number in range(1, 7):
+        lines = quoted_table(TABLES[f"table{number}"])
+        assert all(line.endswith("(quoted)") for line in lines if line.startswith("  "))
+        cells = [cell for line in lines if line.startswith("  ") for cell in line[36:].split()]
+        count += sum(bool(re.fullmatch(r"[*·]?\d+(\.\d+)?", cell)) for cell in cells)
+    assert count == 225

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dirformer.evaluation.report import error_map, worst_first, write_report
+from dirformer.evaluation.paper import TABLES
+from dirformer.evaluation.quotes import printed
+from dirformer.evaluation.report import _quoted, error_map, worst_first, write_report
 from dirformer.evaluation.results import read_result, write_result
 from dirformer.evaluation.run import evaluate
 from dirformer.ground.errors import DataError, OutputError
@@ -56,6 +59,24 @@ def test_quoted_rows_are_marked(pairs: tuple[Path, Path], tmp_path: Path) -> Non
     assert "quoted (table3 of the paper)" in page
     assert "<span class=rank1>33.20</span>" in page
     assert "No photos were kept" in page
+
+
+@pytest.mark.parametrize("protocol", ["inpainting", "sr", "deblurring", "realsr"])
+def test_every_cell_of_the_protocol_is_quoted(protocol: str) -> None:
+    """All printed cells of the tables of a protocol are in its section, costs and marks too."""
+    text = _quoted(protocol)
+    for table in (t for t in TABLES.values() if t.name.startswith("table")):
+        if table.cases[0].protocol != protocol:
+            continue
+        for case, rows in printed(table.name).cells.items():
+            for method, row in rows.items():
+                cells = [
+                    f"<span class=rank{q.rank}>{q.text}</span>" if case else f"{k} {q.text}"
+                    for k, q in row.items()
+                ]
+                start = f"<tr><th>{html.escape(method)}</th><td>{case or 'costs and switches'}</td><td>"
+                lines = [x for x in text.split("</tr>") if start in x and f"({table.name} " in x]
+                assert len(lines) == 1 and all(cell in lines[0] for cell in cells), (case, method)
 
 
 def test_names_cannot_inject_markup(pairs: tuple[Path, Path], tmp_path: Path) -> None:

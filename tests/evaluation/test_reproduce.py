@@ -5,100 +5,42 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from dirformer.evaluation.claims import check_claims
 from dirformer.evaluation.needs import find_place
 from dirformer.evaluation.paper import TABLES, paper_table, with_cells
 from dirformer.evaluation.reproduce import PLOTS, Reproduction
-from dirformer.evaluation.tables import title
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.metrics.perceptual import WEIGHTS
-from dirformer.networks.config import ModelConfig
-from dirformer.networks.diffir import DiffIRS1
-from dirformer.weights.checkpoints import save
-from evaluation.conftest import TINY, save_image, scene, tiny_model
+from evaluation.conftest import save_image, scene, tiny_model
+from evaluation.test_layouts import check_filled, check_quoted, reproduced
+from evaluation.trees import MODELS, backbones, model_for, stage1_for, tree
 from helpers import dirformer
-from metrics.test_perceptual import inception, save_backbone
 
 
-def backbones(folder: Path) -> Path:
-    """Random weights of every learned score, in files with the published names and keys."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for net, widths in (("alex", (4, 6, 8, 6, 5)), ("vgg", (4, 5, 6, 7, 8))):
-        save_backbone(folder, net)
-        heads = {f"lin{i}.model.1.weight": torch.rand(1, w, 1, 1) for i, w in enumerate(widths)}
-        torch.save(heads, folder / f"lpips_{net}.pth")
-    torch.save({k: torch.rand(1, 33, 1, 1) for k in ("alpha", "beta")}, folder / "dists.pt")
-    torch.save(inception().state_dict(), folder / "pt_inception-2015-12-05-6726825d.pth")
-    return folder
-
-
-def tree(root: Path, target: str) -> None:
-    """Two photos per case, in the first official layout of each."""
-    for case in TABLES[target].cases:
-        lq, gt = case.layouts[0]
-        for number in range(2):
-            photo = scene(number, 64, 80)
-            save_image(root / gt / f"p{number}.png", photo)
-            if case.masks:
-                mask = np.zeros((64, 80), np.uint8)
-                mask[20:40, 20:50] = 255
-                save_image(root / case.masks[0] / f"p{number}_mask000.png", mask)
-            else:
-                scale = 4 if case.preset.endswith("x4") else 1
-                small = photo.reshape(64 // scale, scale, 80 // scale, scale, 3).mean((1, 3)).astype(np.uint8)
-                save_image(root / lq / f"p{number}.png", small)
-
-
-MODELS = {
-    "inpainting": {"task": "inpainting", "skip": "none", "refinement_blocks": 0},
-    "sr-x4": {"task": "sr", "scale": 4, "tail": "direct"},
-    "realsr-x4": {"task": "realsr", "scale": 4, "tail": "direct"},
-    "deblurring": {"task": "deblurring"},
-}
-COLUMNS = {
-    "inpainting": {"fid", "lpips_vgg", "ssim_zero", "psnr"},
-    "sr": {"lpips_alex", "dists", "psnr_y", "ssim_y"},
-    "realsr": {"lpips_vgg", "dists", "psnr_y", "ssim_y"},
-    "deblurring": {"psnr", "ssim", "ssim_volume"},
-}
-
-
-def model_for(preset: str, folder: Path) -> str:
-    return str(tiny_model(folder / f"{preset}.safetensors", **MODELS[preset]))
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Metric files for all tests of this file."""
+    return backbones(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.mark.parametrize("target", TABLES)
-def test_every_table_is_filled(tmp_path: Path, target: str) -> None:
+def test_every_table_is_filled(tmp_path: Path, weights: Path, target: str) -> None:
     """Each case has a row with every column of its protocol, the incomplete data is said, quotes are kept."""
     tree(tmp_path / "data", target)
     presets = dict.fromkeys(case.preset for case in TABLES[target].cases)
     models = [model_for(preset, tmp_path) for preset in presets]
-    run = Reproduction(
-        target, tmp_path / "data", models, metric_weights=backbones(tmp_path / "w"), device="cpu"
-    )
-    assert len(run) == 2 * len(TABLES[target].cases)
-    result = run.summarise(run.steps())
-    for case, entry in zip(TABLES[target].cases, result["cases"], strict=True):
-        (row,) = entry["measured"]["models"]
-        assert COLUMNS[case.protocol] <= set(row["mean"])
-        assert any(f"the published set has {case.count}" in line for line in result["missing"])
-    assert not any("left out" in line for line in result["missing"])
-    json.dumps(result, allow_nan=False)
-    text = run.text(result)
+    result, text = reproduced(target, tmp_path / "data", models, weights, tmp_path / "r.json")
+    check_filled(target, result, rows=1)
+    check_quoted(target, text)
     assert all(f"{preset}.safetensors" in text for preset in presets)
-    for case, rows in TABLES[target].quoted.items():
-        for metric, quote in ((k, q) for row in rows.values() for k, q in row.items()):
-            assert (f"{title(metric)} {quote.marked}" if case else f"{metric} {quote.text}") in text
     if target == "fig6":
         assert "timesteps 4" in text
     if target in PLOTS:
-        panels = len(TABLES[target].cases)
-        assert f"in {panels} panels" in run.draw(result, tmp_path / "figure.png")
+        run = Reproduction(target, tmp_path / "data", models, metric_weights=weights, device="cpu")
+        assert f"in {len(TABLES[target].cases)} panels" in run.draw(result, tmp_path / "figure.png")
 
 
 @pytest.mark.parametrize("target", TABLES)
@@ -165,18 +107,16 @@ def test_one_model_per_case(tmp_path: Path) -> None:
         Reproduction("table9", tmp_path, [])
 
 
-def test_rows_of_the_ablation(tmp_path: Path) -> None:
+def test_rows_of_the_ablation(tmp_path: Path, weights: Path) -> None:
     """Table 4: a stage-1 file is compared with DiffIR_S1, V1=FILE with V1, another file with V3."""
     tree(tmp_path, "table4")
-    torch.manual_seed(1)
-    stage1 = tmp_path / "s1.safetensors"
-    save(stage1, DiffIRS1(ModelConfig.from_dict(TINY | MODELS["inpainting"])))
+    stage1 = stage1_for("inpainting", tmp_path)
     one, other = (tiny_model(tmp_path / f"{n}.safetensors", **MODELS["inpainting"]) for n in "ab")
-    models = [str(stage1), f"V1={one}", str(other)]
-    run = Reproduction("table4", tmp_path, models, metric_weights=backbones(tmp_path / "w"), device="cpu")
+    models = [stage1, f"V1={one}", str(other)]
+    run = Reproduction("table4", tmp_path, models, metric_weights=weights, device="cpu")
     result = run.summarise(run.steps())
     rows = result["cases"][0]["measured"]["models"]
-    printed = {str(stage1): 4.8045, str(one): 5.6782, str(other): 5.1440}
+    printed = {stage1: 4.8045, str(one): 5.6782, str(other): 5.1440}
     for row in rows:
         difference = result["cases"][0]["difference"][row["model"]]["fid"]
         assert row["mean"]["fid"] - printed[row["model"]] == pytest.approx(difference)

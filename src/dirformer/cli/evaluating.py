@@ -172,11 +172,13 @@ def compare(
 
     from dirformer.ground.errors import ConfigError
 
+    if plot is None and quoted is not None:
+        raise ConfigError("--quoted goes with --plot; --figure prints the paper's rows beside photos")
     if plot is None and (lq is None or not methods):
         raise ConfigError("compare needs models and --lq FILE, and --gt FILE where there is one (or --plot)")
 
     from dirformer.evaluation.compare import compare_photos, find_figure, in_order, parse_region
-    from dirformer.evaluation.paper import paper_table
+    from dirformer.evaluation.paper import paper_table, quoted_table
     from dirformer.evaluation.plots import plot_results
 
     if plot is not None:
@@ -192,6 +194,9 @@ def compare(
     box = None if region is None else parse_region(region)
     options: dict[str, Any] = {"mask": mask, "region": box, "protocol": protocol, "seed": seed}
     say(compare_photos(methods, lq, gt, out, device=device, overwrite=overwrite, **options))
+    if figure is not None:
+        for line in quoted_table(paper_table(wanted.table)):
+            say(line)
 
 
 def reproduce(

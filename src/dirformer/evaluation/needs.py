@@ -35,7 +35,8 @@ def find_place(case: Case, data: Path) -> Place | None:
             return Place(data / lq, data / gt, masks, find_samples(data / lq, data / gt, masks))
     if case.archive is None:
         return None
-    for folder in (data / case.name, data / case.archive[0], data / case.layouts[0][0].partition("/")[0]):
+    names = (case.name, case.archive[0], case.unpacked, case.layouts[0][0].partition("/")[0])
+    for folder in (data / name for name in dict.fromkeys(names)):
         if folder.is_dir():
             samples = _unpacked(*case.archive, folder)
             if samples:
@@ -66,7 +67,7 @@ def requirements(table: Table, data: Path | None, weights: Path | None = None) -
             masks = f", masks in {root / case.masks[number]}" if case.masks else ""
             places.append(f"{root / lq}{masks}" if lq == gt else f"{root / lq} with {root / gt}{masks}")
         if case.archive is not None:
-            places.append(f"the set's archive unpacked in {root / case.archive[0]}")
+            places.append(f"the set's archive unpacked in {root / case.archive[0]} or {root / case.unpacked}")
         lines.append(f"{case.name}: {case.count:,} photos, in " + ", or ".join(places))
         if case.making:
             lines.append(f"  made by: {case.making}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dirformer.evaluation.quotes import Cells, Quote, printed, read_quote
+from dirformer.evaluation.tables import title
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.metrics.table import METRICS
 
@@ -38,6 +39,8 @@ class Case:
     archive: tuple[str, str] | None = None
     """The set and its part as `dirformer prepare` knows them: the layout of its archive, unpacked in a folder
     of the set's name, is read too."""
+    unpacked: str = ""
+    """The folder that the archive itself makes."""
     making: str = ""
     """Commands that make the set from what is published."""
 
@@ -83,12 +86,13 @@ def _sr(name: str, count: int, *more: tuple[str, str]) -> Case:
 
 
 def _pairs(
-    name: str, rules: tuple[str, str], count: int, archive: tuple[str, str], *layouts: tuple[str, str]
+    name: str, rules: tuple[str, str], count: int, archive: tuple[str, str, str], *layouts: tuple[str, str]
 ) -> Case:
-    own, part = archive
+    own, part, unpacked = archive
     made = (f"{own}/{part}/lq", f"{own}/{part}/gt")
     command = f"dirformer prepare {own} IN -o DATA/{own}"
-    return Case(name, *rules, (*layouts, made), count, archive=archive, making=command)
+    layouts = (*layouts, made)
+    return Case(name, *rules, layouts, count, archive=(own, part), unpacked=unpacked, making=command)
 
 
 _PLACES, _CELEBA = "places_standard_dataset/evaluation", "celeba-hq-dataset/visual_test_256"
@@ -136,7 +140,7 @@ _TABLE_3 = Table(
             "GoPro",
             _DEBLURRING,
             1111,
-            ("gopro", "test"),
+            ("gopro", "test", "GOPRO_Large"),
             ("GoPro/test/input", "GoPro/test/target"),
             ("test/GoPro/input", "test/GoPro/target"),
             ("GoPro/test/blur", "GoPro/test/sharp"),
@@ -145,7 +149,7 @@ _TABLE_3 = Table(
             "HIDE",
             _DEBLURRING,
             2025,
-            ("hide", "test"),
+            ("hide", "test", "HIDE_dataset"),
             ("HIDE/test/input", "HIDE/test/target"),
             ("test/HIDE/input", "test/HIDE/target"),
         ),
@@ -182,12 +186,18 @@ _TABLE_6 = Table(
     "table6",
     "Real-world super-resolution ×4: LPIPS, DISTS and PSNR",
     (
-        _pairs("RealSRSet", _REALSR, 100, ("realsr", "test-x4"), ("RealSR/test/LR", "RealSR/test/HR")),
+        _pairs(
+            "RealSRSet",
+            _REALSR,
+            100,
+            ("realsr", "test-x4", "RealSR(V3)"),
+            ("RealSR/test/LR", "RealSR/test/HR"),
+        ),
         _pairs(
             "NTIRE2020-Track1",
             _REALSR,
             100,
-            ("ntire2020-track1", "valid"),
+            ("ntire2020-track1", "valid", "NTIRE2020"),
             ("NTIRE2020/LR", "NTIRE2020/HR"),
             ("NTIRE2020-Track1/LR", "NTIRE2020-Track1/HR"),
         ),
@@ -232,6 +242,34 @@ def paper_table(name: str) -> Table:
     if name not in TABLES:
         raise ConfigError(f"no table {name!r}; there are: {', '.join(TABLES)}, claims")
     return TABLES[name]
+
+
+def printed_costs(name: str) -> dict[str, dict[str, str]]:
+    """Return what a table prints beside scores: parameters, Mult-Adds, switches; figures print none."""
+    cells = printed(name).cells.get("", {}) if name.startswith("table") else {}
+    return {m: {k: q.text for k, q in row.items()} for m, row in cells.items()}
+
+
+def quoted_costs(name: str) -> list[str]:
+    """Return printed costs and switches as lines for a terminal."""
+    costs = printed_costs(name)
+    rows = [f"  {m:34} {'  '.join(f'{k} {v}' for k, v in row.items())}  (quoted)" for m, row in costs.items()]
+    return ["costs and switches", *rows] if rows else []
+
+
+def quoted_line(method: str, row: Mapping[str, Quote], beside: str = "") -> str:
+    """Return a printed row as a line for a terminal, digits and marks as printed."""
+    figures = "  ".join(f"{title(k)} {q.marked}" for k, q in row.items())
+    return f"  {method:34} {figures}{beside}  (quoted)"
+
+
+def quoted_table(table: Table) -> list[str]:
+    """Return all that a table prints, as lines for a terminal."""
+    lines = [f"{table.name} of the paper: * best, · second best", *quoted_costs(table.name)]
+    for case in table.cases:
+        rows = table.quoted[case.name]
+        lines += [case.name, *(quoted_line(method, row) for method, row in rows.items())]
+    return lines
 
 
 def with_cells(table: Table, path: Path) -> Table:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from dirformer import __version__
-from dirformer.evaluation.paper import TABLES
+from dirformer.evaluation.paper import TABLES, printed_costs
 from dirformer.evaluation.results import read_result, safe_name
 from dirformer.evaluation.samples import find_samples
 from dirformer.evaluation.tables import columns, number, table, title
@@ -100,13 +100,18 @@ def _quoted(protocol_name: str) -> str:
         for case in paper.cases:
             if case.protocol != protocol_name:
                 continue
+            where = f"quoted ({paper.name} of the paper)"
             for method, cells in paper.quoted.get(case.name, {}).items():
                 figures = ", ".join(
                     f"{html.escape(title(metric))} <span class=rank{quote.rank}>{quote.text}</span>"
                     for metric, quote in cells.items()
                 )
-                where = f"quoted ({paper.name} of the paper)"
                 row = f"<td>{html.escape(case.name)}</td><td>{figures}</td><td>{where}</td>"
+                lines.append(f"<tr><th>{html.escape(method)}</th>{row}</tr>")
+        if paper.cases[0].protocol == protocol_name:
+            for method, costs in printed_costs(paper.name).items():
+                figures = ", ".join(f"{html.escape(name)} {value}" for name, value in costs.items())
+                row = f"<td>costs and switches</td><td>{figures}</td><td>{where}</td>"
                 lines.append(f"<tr><th>{html.escape(method)}</th>{row}</tr>")
     if not lines:
         return ""

@@ -14,9 +14,16 @@ from typing import Any
 
 from dirformer.evaluation.methods import RESULTS, is_stage1, shown_name, weight_file
 from dirformer.evaluation.needs import find_place, requirements
-from dirformer.evaluation.paper import TABLES, Case, Table, paper_table, with_cells
+from dirformer.evaluation.paper import (
+    Case,
+    Table,
+    paper_table,
+    printed_costs,
+    quoted_costs,
+    quoted_line,
+    with_cells,
+)
 from dirformer.evaluation.plots import AXES, Point, draw_points, model_axis, quoted_axis
-from dirformer.evaluation.quotes import printed
 from dirformer.evaluation.results import finite
 from dirformer.evaluation.run import Evaluation, Record
 from dirformer.evaluation.tables import number, title
@@ -163,7 +170,11 @@ class Reproduction:
             run = self.runs.get(case.name)
             cases.append(self._entry(case, None if run is None else run.summarise(records[case.name])))
         whole = {"schema": SCHEMA, "target": self.target, "title": self.table.title, "cases": cases}
-        notes = {"costs": self._costs(), "notes": list(self.table.notes), "missing": self.missing}
+        notes = {
+            "costs": printed_costs(self.target),
+            "notes": list(self.table.notes),
+            "missing": self.missing,
+        }
         return dict(finite(whole | notes))
 
     def _entry(self, case: Case, result: dict[str, Any] | None) -> dict[str, Any]:
@@ -182,7 +193,7 @@ class Reproduction:
         entry["difference"] = {
             e["model"]: {
                 k: e["mean"][k] - q.value
-                for k, q in quoted.get(self.rows.get(e["model"], self._ours(quoted)), {}).items()
+                for k, q in quoted.get(self._against(e["model"], quoted), {}).items()
                 if k in e["mean"]
             }
             for e in result["models"]
@@ -191,33 +202,23 @@ class Reproduction:
             entry["axis"] = {e["model"]: model_axis(axis, by_name[e["model"]]) for e in result["models"]}
         return entry
 
-    def _ours(self, quoted: Any) -> str:
+    def _against(self, model: str, quoted: Any) -> str:
+        """Return the printed row that a model is compared with: its own, else the paper's."""
+        if model in self.rows or model in quoted:
+            return self.rows.get(model, model)
         if self.table.ours in quoted:
             return self.table.ours
         return next((method for method in quoted if method.startswith("DiffIR")), "")
 
-    def _costs(self) -> dict[str, dict[str, str]]:
-        """Return what the table prints beside scores: parameters, Mult-Adds, switches."""
-        if self.target not in TABLES or self.target in PLOTS:
-            return {}
-        cells = printed(self.target).cells.get("", {})
-        return {m: {k: q.text for k, q in row.items()} for m, row in cells.items()}
-
     def text(self, result: dict[str, Any]) -> str:
         """Lay a result out: a line per method, quoted ones marked, differences in brackets."""
-        lines = ["as printed: * best, · second best of the paper"]
-        if result["costs"]:
-            lines.append("costs and switches")
-            for method, cells in result["costs"].items():
-                lines.append(f"  {method:34} {'  '.join(f'{k} {v}' for k, v in cells.items())}  (quoted)")
+        lines = ["as printed: * best, · second best of the paper", *quoted_costs(self.target)]
         for entry in result["cases"]:
             lines.append(f"{entry['case']}")
-            quoted = self.table.quoted.get(entry["case"], {})
-            for method, row in quoted.items():
-                figures = "  ".join(f"{title(k)} {q.marked}" for k, q in row.items())
+            for method, row in self.table.quoted.get(entry["case"], {}).items():
                 place = entry.get("quoted_axis", {}).get(method)
                 beside = "" if place is None else f"  {PLOTS[self.target]} {place:g}"
-                lines.append(f"  {method:34} {figures}{beside}  (quoted)")
+                lines.append(quoted_line(method, row, beside))
             lines += self._measured(entry)
         return "\n".join(lines)
 
@@ -234,8 +235,8 @@ class Reproduction:
             place = entry.get("axis", {}).get(row["model"])
             if place is not None:
                 texts.append(f"{PLOTS[self.target]} {place:g}")
-            if row["model"] in self.rows:
-                texts.append(f"against {self.rows[row['model']]}")
+            if row["model"] in self.rows or row["model"] in entry["quoted"]:
+                texts.append(f"against {self._against(row['model'], entry['quoted'])}")
             lines.append(f"  {row['model']:34} {'  '.join(texts)}")
         return lines
 
