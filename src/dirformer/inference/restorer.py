@@ -39,7 +39,7 @@ Network = Callable[[Tensor, Tensor, int], Tensor]
 """Padded photo, noise, number of the turn → restored photo."""
 
 
-FILLING = 0.4
+FILLING = 0.25
 """What filling holes from exemplars takes, of the network's own time; for progress alone."""
 TURNS = 8
 """Of a square: four quarters, each as it is and flipped."""
