@@ -93,7 +93,8 @@ def _inpainting(data: Path, scale: int) -> Iterator[TestSet]:
         folder = OUT / f"inpainting-{kind}"
         _drain(mask_photos(data / "photos_val.txt", folder, kind, 256, seed=0))
         gt, title = folder / "gt", f"validation photos, {kind} masks"
-        yield TestSet(title, gt, gt, "inpainting", ("telea", "smooth", "exemplar"), ("stlpips",), folder / "masks")
+        fills = ("telea", "smooth", "exemplar")
+        yield TestSet(title, gt, gt, "inpainting", fills, ("stlpips",), folder / "masks")
 
 
 _TESTS: dict[str, Callable[[Path, int], Iterator[TestSet]]] = {
