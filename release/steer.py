@@ -3,8 +3,8 @@
 A linear map from the estimated IPR to JPEG quality is fitted on crops of training photos, as in
 `release.readout`. Then the IPR of validation photos at quality 40 is moved along it, so that it tells of a
 better or worse quality, and the photos are restored under the moved IPR. Beside it: the blend of input and
-result that `--strength` makes. Prints a Markdown table: PSNR against the clean photo, and how far the result is
-from the input.
+result that `--strength` makes. Prints a Markdown table: PSNR against the clean photo, and how far the result
+is from the input.
 """
 
 from __future__ import annotations
