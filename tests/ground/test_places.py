@@ -88,7 +88,7 @@ def test_folders_are_listed_by_name(memory: str, tmp_path: Path) -> None:
     """Folders and files apart, in order, hidden ones left out; what is not there holds nothing."""
     for top in (Place(memory), Place.of(tmp_path / "top")):
         for name in ("b.png", "a.png", ".hidden", "below/c.png", ".dirformer/d"):
-            top.below(name).write(b"12345", tmp_path)
+            top.below(name).write(b"12345")
         folders, files = top.listed()
         assert folders == ["below"] and [(one.name, one.size) for one in files] == [
             ("a.png", 5),
@@ -99,7 +99,7 @@ def test_folders_are_listed_by_name(memory: str, tmp_path: Path) -> None:
         entry = top.below("a.png").entry()
         assert entry is not None and entry.name == "a.png" and entry == files[0]
         assert top.entry() is None
-        top.below("a.png").write(b"123456", tmp_path)
+        top.below("a.png").write(b"123456")
         other = top.below("a.png").entry()
         assert other is not None and other.version != entry.version
 

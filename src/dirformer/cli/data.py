@@ -108,10 +108,11 @@ def prepare(
     _require_there(source)
 
     from dirformer.data import prepare as room
+    from dirformer.data.plans import plan, summary
 
-    plans = room.plan(name, source, cut=None if cut is None else Cut.parse(cut), multiscale=multiscale)
+    plans = plan(name, source, cut=None if cut is None else Cut.parse(cut), multiscale=multiscale)
     problems = [problem for planned in plans for problem in planned.problems]
-    write_json(as_json, {"schema": 1, "set": name, "parts": room.summary(plans)})
+    write_json(as_json, {"schema": 1, "set": name, "parts": summary(plans)})
     for problem in problems:
         complain(problem)
     if problems and not partial:

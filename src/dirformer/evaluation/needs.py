@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirformer.data.prepare import plan
+from dirformer.data.plans import plan
 from dirformer.evaluation.paper import Case, Table
 from dirformer.evaluation.samples import Sample, find_samples
 from dirformer.ground.errors import DataError

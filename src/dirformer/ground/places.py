@@ -6,16 +6,18 @@ of them (`user:password@`, a signed query) goes to fsspec and into nothing that 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, TypeVar, final
 from urllib.parse import unquote, urlsplit
 
 from dirformer.ground.errors import (
@@ -60,7 +62,8 @@ class Entry:
     """Changes when the content does: the store's own digest, or size and time."""
 
 
-@dataclass(frozen=True, repr=False)
+@final
+@dataclass(frozen=True, repr=False, order=True)
 class Place:
     """A file or a folder at an address; prints without secrets."""
 
@@ -94,6 +97,21 @@ class Place:
         path = urlsplit(self.url).path if self.protocol in _READ_ONLY else self.url.split("://", 1)[1]
         name = PurePosixPath(path).name
         return unquote(name) if self.protocol in _READ_ONLY else name
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """The name's suffix, with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> Place:
+        """The folder it lies in."""
+        return Place(self.url.rstrip("/").rpartition("/")[0])
 
     def below(self, relative: str) -> Place:
         """Return a place in this folder."""
@@ -196,15 +214,18 @@ class Place:
         with self._asking(PhotoError, "read"):
             return bytes(system.cat_file(path, start=start, end=end))
 
+    def file(self) -> IO[bytes]:
+        """Return the file opened to be read here and there, by ranges. Raises PhotoError if it cannot be."""
+        system, path = self.opened()
+        with self._asking(PhotoError, "read"):
+            # A file in memory is one object, with one position for all who have it open.
+            file = io.BytesIO(system.cat_file(path)) if self.protocol == "memory" else system.open(path, "rb")
+            opened: IO[bytes] = file
+            return opened
+
     def lines(self) -> Iterator[str]:
         """Yield the lines of a text, without holding it. Raises PhotoError if it cannot be read."""
-        system, path = self.opened()
-        # A file in memory is one object, with one position for all who have it open.
-        memory = self.protocol == "memory"
-        with (
-            self._asking(PhotoError, "read"),
-            io.BytesIO(system.cat_file(path)) if memory else system.open(path, "rb") as file,
-        ):
+        with self.file() as file, self._asking(PhotoError, "read"):
             for line in file:
                 yield line.decode("utf-8-sig", "surrogateescape").strip()
 
@@ -244,14 +265,44 @@ class Place:
                 system.put_file(str(local), part)
                 system.mv(part, path)
 
-    def write(self, data: bytes, room: Path) -> None:
-        """Write bytes as `put` does, by way of a file in the folder `room`. Raises OutputError likewise."""
-        file = room / uuid.uuid4().hex
-        file.write_bytes(data)
-        try:
+    def write(self, data: bytes) -> None:
+        """Write bytes as `put` does. Raises OutputError likewise."""
+        with tempfile.TemporaryDirectory(prefix="dirformer-") as room:
+            file = Path(room) / "file"
+            file.write_bytes(data)
             self.put(file)
-        finally:
-            file.unlink()
+
+    def remove(self) -> None:
+        """Remove a file, or a folder with all below it; nothing if it is not there. Raises OutputError."""
+        system, path = self.opened()
+        with self._asking(OutputError, "removed"), contextlib.suppress(FileNotFoundError):
+            system.rm(path, recursive=True)
+
+
+Named = TypeVar("Named", Path, Place)
+"""What has a name, a stem and a suffix: a file of this machine, or a place."""
+
+
+def entries(places: list[Place]) -> list[Entry]:
+    """Return what the stores say of files, in order; one that is not there has no size and no version.
+
+    Folders are listed once each, where their store can list.
+
+    Raises:
+        DataError: if a store cannot say.
+    """
+    known: dict[Place, dict[str, Entry]] = {}
+    found = []
+    for place in places:
+        if place.protocol in (*_READ_ONLY, *_LOCAL):
+            one = place.entry()
+        else:
+            folder = place.parent
+            if folder not in known:
+                known[folder] = {each.name: each for each in folder.listed()[1]}
+            one = known[folder].get(place.name)
+        found.append(one or Entry(place.name, 0, ""))
+    return found
 
 
 def _entry(name: str, info: dict[str, Any]) -> Entry:
