@@ -127,7 +127,7 @@ def test_a_cluster_of_one(tmp_path: Path) -> None:
 def test_a_chunk_whose_workers_die_has_failed() -> None:
     """Each of its photos is said."""
     chunk = Chunk("a", (Item("memory://x", "a", "x.png", 1, ""), Item("memory://y", "a", "y.png", 1, "")))
-    report = lost(chunk, 3)
+    report = lost(chunk, 3, "restored")
     assert report.errors == [
         f"a/{name} is not restored: 3 workers died at its chunk; run again" for name in ("x.png", "y.png")
     ]

@@ -16,9 +16,10 @@ import fsspec
 import pytest
 
 from dirformer.fleet.cluster import Cluster
-from dirformer.fleet.listing import Listing, _cut
+from dirformer.fleet.listing import _cut
 from dirformer.fleet.manifest import read_manifest
-from dirformer.fleet.order import Chunk, Item, Order, Record, Report
+from dirformer.fleet.order import Chunk, Item, Record, Report
+from dirformer.fleet.restoring import RestoreOrder
 from dirformer.fleet.run import run
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.places import Place
@@ -299,7 +300,7 @@ def test_what_a_fleet_does_not_do_is_said(tmp_path: Path) -> None:
     ):
         done = dirformer(*one, *options)
         assert done.returncode == 2 and line in done.stderr and "mark" not in done.stderr, done
-    folder = Order((Place.of(tmp_path), Place.of(tmp_path / "a.png")), Place("memory://out"))
+    folder = RestoreOrder((Place.of(tmp_path), Place.of(tmp_path / "a.png")), Place("memory://out"))
     with pytest.raises(ConfigError, match="a fleet takes one folder, one list, or photos"):
         list(run(folder))
     with pytest.raises(ConfigError, match="expected one of local, ray"):
@@ -328,8 +329,8 @@ def test_what_travels_is_text() -> None:
 
 def test_shards_part_a_tree(photos: Path, tmp_path: Path) -> None:
     """Each photo is in one shard; shards are the folders directly below the source, and what lies in it."""
-    order = Order((Place.of(photos),), Place.of(tmp_path / "out"))
-    listing = Listing(order)
+    order = RestoreOrder((Place.of(photos),), Place.of(tmp_path / "out"))
+    listing = order.listing()
     shards = list(listing.shards())
     assert [(shard.kind, shard.folder) for shard in shards] == [("folder", ""), ("tree", "below")]
     found = [item.output for shard in shards for chunk in listing.chunks(shard) for item in chunk.items]

@@ -49,15 +49,23 @@ def plan(name: str, source: Path | Place, *, cut: Cut | None = None, multiscale:
     chosen = find_set(name)
     tree = list_tree(source)
     plans = []
-    for part in chosen.parts:
-        cuts = part.cut is not None and not part.lq
-        changed = replace(part, cut=(cut or part.cut) if part.cut else None, multiscale=multiscale and cuts)
-        found = _plan(changed, tree)
+    for part in parts_of(name, cut, multiscale=multiscale):
+        found = _plan(part, tree)
         if found.items or not part.optional:
             plans.append(found)
     if not any(p.items for p in plans):
         raise DataError(f"{source} holds nothing of {chosen.title}; expected {_expected(chosen)}")
     return plans
+
+
+def parts_of(name: str, cut: Cut | None, *, multiscale: bool) -> list[Part]:
+    """Return the parts of a data set, cut as asked. Raises ConfigError for an unknown name."""
+    parts = []
+    for part in find_set(name).parts:
+        cuts = part.cut is not None and not part.lq
+        own = (cut or part.cut) if part.cut else None
+        parts.append(replace(part, cut=own, multiscale=multiscale and cuts))
+    return parts
 
 
 def _plan(part: Part, tree: list[Member]) -> Plan:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal
 
 from dirformer.ground.errors import DataError, PhotoError
 from dirformer.ground.places import Place
@@ -81,7 +81,7 @@ def _zip(container: Path | Place) -> zipfile.ZipFile:
         raise
 
 
-def _opened(container: Path | Place) -> IO[bytes]:
+def _opened(container: Path | Place) -> Any:
     return container.open("rb") if isinstance(container, Path) else container.file()
 
 
@@ -131,14 +131,8 @@ def _files_at(root: Place) -> Iterator[Member]:
             raise DataError(NOT_THERE.format(root))
         yield Member(one.name, root, size=one.size, version=one.version)
         return
-    waiting = [""]
-    while waiting:
-        folder = waiting.pop()
-        inner, files = root.below(folder).listed()
-        for one in files:
-            name = f"{folder}/{one.name}".lstrip("/")
-            yield Member(name, root.below(name), size=one.size, version=one.version)
-        waiting += [f"{folder}/{name}".lstrip("/") for name in inner]
+    for name, one in root.tree():
+        yield Member(name, root.below(name), size=one.size, version=one.version)
 
 
 def _in_zip(file: Member) -> list[Member]:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 from dirformer.fleet.cluster import Cluster, run_cluster
-from dirformer.fleet.listing import Listing
 from dirformer.fleet.local import run_here, run_pool
 from dirformer.fleet.order import Order, Report
 from dirformer.ground.errors import ConfigError, DirformerError
@@ -16,7 +15,7 @@ ENGINES = ("local", "ray")
 
 
 def run(order: Order, engine: str = "local", cluster: Cluster | None = None) -> Iterator[Report]:
-    """Restore what an order asks for; yield what became of each chunk of photos, as they end.
+    """Do what an order asks for; yield what became of each chunk of photos, as they end.
 
     Args:
         order: photos, places and options.
@@ -49,7 +48,7 @@ def counting(order: Order, told: Callable[[int], None]) -> Iterator[None]:
     def count() -> None:
         # What cannot be listed, the work will say.
         with contextlib.suppress(DirformerError):
-            told(Listing(order).count())
+            told(order.listing().count())
 
     thread = threading.Thread(target=count, daemon=True)
     thread.start()

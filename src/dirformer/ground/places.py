@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar, final
+from typing import Any, TypeVar, final
 from urllib.parse import unquote, urlsplit
 
 from dirformer.ground.errors import (
@@ -31,6 +31,7 @@ from dirformer.ground.errors import (
 from dirformer.ground.paths import atomic_path
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_IN_NAME = re.compile(r"((?:[^/]*[=:])?)([A-Za-z][A-Za-z0-9+.-]+://.*?)(\+?)")
 _SECRETS = re.compile(r"(://)[^/@]*@|[?#].*$")
 _LOCAL = ("file", "local")
 _READ_ONLY = ("http", "https")
@@ -49,6 +50,16 @@ def is_url(name: str | Path) -> bool:
 def shown(url: str) -> str:
     """Return an address for people: without user, password, query and fragment."""
     return _SECRETS.sub(r"\1", url) if is_url(url) else url
+
+
+def address_in(name: str) -> tuple[str, str, str]:
+    """Return what stands before an address in the name of a model, the address, and what stands behind it.
+
+    `s3://a/b.pth+` → "", `s3://a/b.pth`, "+"; `results:NAME=s3://a` → "results:NAME=", `s3://a`, "". Without
+    an address all is in the first.
+    """
+    match = _IN_NAME.fullmatch(name)
+    return (match[1], match[2], match[3]) if match is not None else (name, "", "")
 
 
 @dataclass(frozen=True)
@@ -208,20 +219,28 @@ class Place:
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
+    def tree(self) -> Iterator[tuple[str, Entry]]:
+        """Yield all files below a folder, by name, without hidden ones. Raises DataError as `listed`."""
+        waiting = [""]
+        while waiting:
+            folder = waiting.pop()
+            inner, files = self.below(folder).listed()
+            for one in files:
+                yield f"{folder}/{one.name}".lstrip("/"), one
+            waiting += [f"{folder}/{name}".lstrip("/") for name in inner]
+
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
         """Return the bytes, or those of a range. Raises PhotoError if they cannot be had."""
         system, path = self.opened()
         with self._asking(PhotoError, "read"):
             return bytes(system.cat_file(path, start=start, end=end))
 
-    def file(self) -> IO[bytes]:
+    def file(self) -> Any:
         """Return the file opened to be read here and there, by ranges. Raises PhotoError if it cannot be."""
         system, path = self.opened()
         with self._asking(PhotoError, "read"):
             # A file in memory is one object, with one position for all who have it open.
-            file = io.BytesIO(system.cat_file(path)) if self.protocol == "memory" else system.open(path, "rb")
-            opened: IO[bytes] = file
-            return opened
+            return io.BytesIO(system.cat_file(path)) if self.protocol == "memory" else system.open(path, "rb")
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of a text, without holding it. Raises PhotoError if it cannot be read."""
@@ -234,6 +253,15 @@ class Place:
         system, path = self.opened()
         with self._asking(PhotoError, "read"):
             system.get_file(path, str(to))
+
+    def fetch_all(self, to: Path) -> None:
+        """Copy a file, or a folder with all below it, to this machine. Raises PhotoError or DataError."""
+        if not self.is_folder():
+            self.fetch(to)
+            return
+        for name, _ in self.tree():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            self.below(name).fetch(to / name)
 
     def require_writable(self) -> None:
         """Raise ConfigError for an address that can only be read."""
