@@ -9,6 +9,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import s3fs
+from fsspec.implementations.http import HTTPFileSystem
 
 from dirformer.networks.presets import PRESETS
 from dirformer.weights.checkpoints import read_header, save
@@ -181,20 +183,25 @@ WEB = "https://user:word@host.example/x.safetensors?sign=mark"
 S3 = "s3://key:word@bucket/x.safetensors?sign=mark"
 
 
+@pytest.fixture
+def no_systems() -> Iterator[None]:
+    """File systems keep the methods that their class had when they were made."""
+    for system in (HTTPFileSystem, s3fs.S3FileSystem):
+        system.clear_instance_cache()
+    yield
+    for system in (HTTPFileSystem, s3fs.S3FileSystem):
+        system.clear_instance_cache()
+
+
+@pytest.mark.usefixtures("no_systems")
 @pytest.mark.parametrize("url", [WEB, S3])
 def test_what_cannot_be_read_or_written_is_one_line_without_secrets(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every verb, every place: what was given, without user, password and query."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr("fsspec.implementations.http.HTTPFileSystem._info", _refused)
-    monkeypatch.setattr("fsspec.implementations.http.HTTPFileSystem._ls", _refused)
-    monkeypatch.setattr("fsspec.implementations.http.HTTPFileSystem._cat_file", _refused)
-    monkeypatch.setattr("fsspec.implementations.http.HTTPFileSystem._get_file", _refused)
-    monkeypatch.setattr("s3fs.S3FileSystem._info", _refused)
-    monkeypatch.setattr("s3fs.S3FileSystem._ls", _refused)
-    monkeypatch.setattr("s3fs.S3FileSystem._get_file", _refused)
+    for system in (HTTPFileSystem, s3fs.S3FileSystem):
+        for name in ("_info", "_ls", "_cat_file", "_get_file"):
+            monkeypatch.setattr(system, name, _refused)
     photo_folder(tmp_path / "p", 1)
     photo = tmp_path / "p/0.png"
     for arguments in (

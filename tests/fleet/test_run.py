@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from dirformer.fleet import worker
 from dirformer.fleet.cluster import Cluster
 from dirformer.fleet.listing import _cut
 from dirformer.fleet.manifest import read_manifest
@@ -133,6 +134,33 @@ def test_a_second_run_does_what_is_left(photos: Path, plain: Path, model: str, m
     assert {k: v for k, v in files(out).items() if k != "bad.png"} == local(plain)
     assert "5 restored, 0 skipped" in dirformer(*again, "--seed", "1").stdout
     assert "5 restored, 0 skipped" in dirformer(*again, "--seed", "1", "--no-skip-existing").stdout
+
+
+def test_a_record_never_stands_for_an_older_result(
+    photos: Path, model: str, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between result and record, a photo is done again, also where old and new have one size."""
+    shutil.rmtree(photos / "below")
+    steps: list[str] = []
+    put, write_part = Place.put, worker.write_part
+
+    def noted_put(self: Place, path: Path) -> None:
+        if ".dirformer" not in self.url:
+            steps.append(self.name)
+        put(self, path)
+
+    def noted_part(*arguments: Any) -> None:
+        steps.append("records")
+        write_part(*arguments)
+
+    monkeypatch.setattr(Place, "put", noted_put)
+    monkeypatch.setattr(worker, "write_part", noted_part)
+    again = ("restore", photos, "-o", f"{memory}/out", "--model", model, "--workers", "1")
+    dirformer(*again)
+    assert steps == ["records", "a.png", "b.jpg"]
+    steps.clear()
+    dirformer(*again, "--seed", "1")
+    assert steps == ["a.png", "b.jpg", "records"]
 
 
 def test_files_of_others_are_left_alone(photos: Path, model: str, tmp_path: Path) -> None:

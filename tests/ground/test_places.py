@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from dirformer.ground.errors import ConfigError, DataError, MissingExtraError, OutputError, PhotoError
-from dirformer.ground.places import Entry, Place, is_url, shown
+from dirformer.ground.places import Entry, Place, address_in, entries, is_url, shown
 
 SIGNED = "https://user:word@host.example/a%20b/photo.png?X-Signature=topsecret#part"
 
@@ -102,6 +102,40 @@ def test_folders_are_listed_by_name(memory: str, tmp_path: Path) -> None:
         top.below("a.png").write(b"123456")
         other = top.below("a.png").entry()
         assert other is not None and other.version != entry.version
+
+
+def test_addresses_in_names_of_models() -> None:
+    """What stands before and behind an address is kept; names without one are left alone."""
+    for name, parts in (
+        ("s3://a/b.pth", ("", "s3://a/b.pth", "")),
+        ("s3://a/b.pth+", ("", "s3://a/b.pth", "+")),
+        ("spandrel:gs://a/b.pth", ("spandrel:", "gs://a/b.pth", "")),
+        ("results:LaMa=s3://a/b=c:d", ("results:LaMa=", "s3://a/b=c:d", "")),
+        ("Set5=https://h/b.pth?sign=a:b", ("Set5=", "https://h/b.pth?sign=a:b", "")),
+        ("results:A=folder", ("results:A=folder", "", "")),
+        ("sr-x4-compact+", ("sr-x4-compact+", "", "")),
+        ("C:/a/b.pth", ("C:/a/b.pth", "", "")),
+    ):
+        assert address_in(name) == parts
+
+
+def test_a_tree_is_fetched_and_removed(memory: str, tmp_path: Path) -> None:
+    """A folder with all below it, or one file; versions of files from any folders, in order."""
+    top = Place(memory)
+    for name in ("a.png", "below/b.png", "below/deep/c.png"):
+        top.below(name).write(name.encode())
+    top.fetch_all(tmp_path / "tree")
+    assert (tmp_path / "tree/below/deep/c.png").read_bytes() == b"below/deep/c.png"
+    top.below("a.png").fetch_all(tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes() == b"a.png"
+    assert {name for name, _ in top.tree()} == {"a.png", "below/b.png", "below/deep/c.png"}
+    wanted = [top.below(name) for name in ("below/b.png", "a.png", "none.png")]
+    found = entries([*wanted, Place.of(tmp_path / "one.png")])
+    assert [one.size for one in found] == [11, 5, 0, 5] and found[2].version == ""
+    assert found[0] == wanted[0].entry()
+    top.below("below").remove()
+    top.below("none").remove()
+    assert [name for name, _ in top.tree()] == ["a.png"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def _order(request: Request, places: Places) -> RestoreOrder:
     files = request.file_options()
     sources = tuple(_source(name) for name in places.names)
     out = Place.of(places.out)
+    out.require_writable()
     many = len(sources) > 1 or any(one.name.startswith("@") or one.is_folder() for one in sources)
     one_file = is_one_file(Path(out.name), files, several=many, folder=out.is_folder())
     return RestoreOrder(
