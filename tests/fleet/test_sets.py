@@ -318,6 +318,10 @@ def test_what_a_fleet_cannot_do_is_said(pairs: Path, tmp_path: Path) -> None:
         (("evaluate", "none.pth", *sets, *LOCAL), "none.pth"),
         (("evaluate", "bicubic", *sets, "--save", web), "https://host.example/x can only be read"),
         (("evaluate", "bicubic", *sets, "--engine", "slurm"), "engine is 'slurm'"),
+        (
+            ("degrade", pairs / "gt", "-o", tmp_path / "o", *KINDS["bicubic"], "--engine", "slurm"),
+            "engine is 'slurm'",
+        ),
         (("degrade", "memory://none", "-o", tmp_path / "o", *KINDS["bicubic"]), "memory://none is not there"),
         (("prepare", "flickr2k", "memory://none", "-o", tmp_path / "o"), "memory://none is not there"),
     ):

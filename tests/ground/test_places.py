@@ -124,7 +124,9 @@ def test_a_tree_is_fetched_and_removed(memory: str, tmp_path: Path) -> None:
     top = Place(memory)
     for name in ("a.png", "below/b.png", "below/deep/c.png"):
         top.below(name).write(name.encode())
-    top.fetch_all(tmp_path / "tree")
+    told: list[tuple[int, int]] = []
+    top.fetch_all(tmp_path / "tree", lambda *each: told.append(each))
+    assert told[-1] == (5 + 11 + 16, 5 + 11 + 16) and sorted(told) == told
     assert (tmp_path / "tree/below/deep/c.png").read_bytes() == b"below/deep/c.png"
     top.below("a.png").fetch_all(tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes() == b"a.png"

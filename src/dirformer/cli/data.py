@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import dirformer.cli.photo_options as of
-from dirformer.cli.fleet import Fleet, SetTold
+from dirformer.cli.fleet import Fleet, SetTold, begin
 from dirformer.cli.options import DrawSeed, Json, Out, OutPlace, Overwrite
 from dirformer.cli.staged import source as at
 from dirformer.cli.terminal import complain, progress, say, write_json
@@ -171,7 +171,7 @@ def _require_whole(name: str, source: str, plans: list[Plan], as_json: Path | No
 
 def _follow(order: DegradeOrder | PrepareOrder, out: str, fleet: Fleet) -> None:
     """Have a set made by a fleet, and its manifest written; fail if anything was left out."""
-    order.begin()
+    begin(order, fleet)
     told = SetTold()
     try:
         told.follow(order, fleet)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import dirformer.cli.photo_options as of
-from dirformer.cli.fleet import Fleet, SetTold
+from dirformer.cli.fleet import Fleet, SetTold, begin
 from dirformer.cli.options import Device, Json, Methods, MetricWeights, Overwrite, Precision, Protocol, Seed
 from dirformer.cli.staged import report as to
 from dirformer.cli.staged import source, staged, target, weights
@@ -150,7 +150,7 @@ def _by_fleet(
         **options,
     )
     with staged({"json": None if as_json is None else to(as_json)}) as here:
-        order.begin()
+        begin(order, fleet)
         told = SetTold()
         told.follow(order, fleet)
         if told.failed:

@@ -14,7 +14,8 @@ from dirformer.cli.terminal import complain, open_bar, say
 from dirformer.fleet.cluster import Cluster
 from dirformer.fleet.order import Order, Record, Report
 from dirformer.fleet.restoring import RestoreOrder
-from dirformer.fleet.run import ENGINES, counting, run
+from dirformer.fleet.run import ENGINES, check, counting, run
+from dirformer.fleet.sets import SetOrder
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.formats import SUFFIXES
 from dirformer.ground.places import Place, address_in, is_url
@@ -57,6 +58,11 @@ class Fleet:
     def name(self) -> str:
         """The engine."""
         return self.engine or (ENGINES[0] if self.address is None else "ray")
+
+    @property
+    def cluster(self) -> Cluster:
+        """Where the workers are."""
+        return Cluster(self.address, self.processes)
 
 
 def run_fleet(request: Request, places: Places, fleet: Fleet) -> None:
@@ -116,6 +122,12 @@ def _source(name: str) -> Place:
     return Place.of(name)
 
 
+def begin(order: SetOrder, fleet: Fleet) -> None:
+    """Do what comes before all work on a set. Raises DirformerError before anything is written."""
+    check(order, fleet.name, fleet.cluster)
+    order.begin()
+
+
 @dataclass
 class Told:
     """What has become of the photos so far: numbers only, for there may be any number of photos."""
@@ -128,7 +140,7 @@ class Told:
     def follow(self, order: Order, fleet: Fleet) -> None:
         """Do an order; say what becomes of each photo, and at the end of all, also when interrupted."""
         with terminable():
-            reports = run(order, fleet.name, Cluster(fleet.address, fleet.processes))
+            reports = run(order, fleet.name, fleet.cluster)
             try:
                 with open_bar(None, order.doing) as show, counting(order, show.expect):
                     for report in reports:

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from dirformer.cli.terminal import named, naming
+from dirformer.cli.terminal import named, naming, open_bar, progress
 from dirformer.ground.errors import DirformerError, OutputError
 from dirformer.ground.places import Place, address_in, is_url
 
@@ -123,12 +123,12 @@ class _Rooms:
             return value
         place = Place(value.url)
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="dirformer-"))
-        here = Path(folder) / (place.name or "files")
+        here = Path(folder) / (Path(str(place)).name or "files")
         if isinstance(value, Target):
             _require_free(place, overwrite=self._overwrite or isinstance(value, Report))
             self._targets.append((here, place))
         else:
-            place.fetch_all(here)
+            _fetch(place, here)
         # Behind the file its folder, for what is written beside it.
         self.names |= {str(here): str(place), folder: str(place.parent)}
         if isinstance(value, Text):
@@ -145,9 +145,19 @@ class _Rooms:
                 # A file may come with others beside it, such as the weights of a network.
                 others = (path for path in here.parent.iterdir() if not path.name.startswith("."))
                 found = {place if path == here else place.parent.below(path.name): path for path in others}
-            for to, path in sorted(found.items()):
-                if path.is_file():
-                    _put(to, path)
+            files = [(to, path) for to, path in sorted(found.items()) if path.is_file()]
+            for to, path in progress(files, len(files), "putting"):
+                _put(to, path)
+
+
+def _fetch(place: Place, to: Path) -> None:
+    with open_bar(None, f"fetching {to.name}, kB") as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.expect(total // 1000)
+            bar(float(done // 1000))
+
+        place.fetch_all(to, told)
 
 
 def _put(place: Place, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dirformer.ground.errors import ConfigError, DataError, PhotoError
 from dirformer.ground.formats import kind_of_name, list_photos, photo_size
 from dirformer.ground.paths import is_file
-from dirformer.ground.places import Named, Place
+from dirformer.ground.places import Named, Place, entries
 from dirformer.ground.yaml_text import cut
 
 
@@ -62,17 +62,15 @@ def _photos_at(source: Place) -> list[Place]:
     if source.suffix != ".txt" or source.entry() is None:
         raise DataError(NOT_THERE.format(source))
     folders = [*(source.parent.below(stem) for stem in _stems(source)), source.parent]
-    known: dict[Place, set[str]] = {}
+    names = list(filter(None, source.lines()))
+    candidates = [[folder.below(name) for folder in folders] for name in names]
+    stated = iter(entries([place for each in candidates for place in each]))
     found = []
-    for name in filter(None, source.lines()):
-        for place in (folder.below(name) for folder in folders):
-            if place.parent not in known:
-                known[place.parent] = {one.name for one in place.parent.listed()[1]}
-            if place.name in known[place.parent]:
-                found.append(place)
-                break
-        else:
+    for name, places in zip(names, candidates, strict=True):
+        there = [place for place in places if next(stated).version]
+        if not there:
             raise DataError(NOT_LISTED.format(source, cut(name), ", ".join(map(str, folders))))
+        found.append(there[0])
     return found
 
 

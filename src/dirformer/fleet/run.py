@@ -27,18 +27,24 @@ def run(order: Order, engine: str = "local", cluster: Cluster | None = None) -> 
         DirformerError: if nothing can be done.
     """
     cluster = cluster or Cluster()
+    check(order, engine, cluster)
+    if engine == "ray":
+        return run_cluster(order, cluster)
+    processes = cluster.processes or 1
+    return run_here(order) if processes == 1 else run_pool(order, processes)
+
+
+def check(order: Order, engine: str, cluster: Cluster) -> None:
+    """Raise ConfigError for what an engine cannot do, before anything is written."""
     if engine not in ENGINES:
         raise ConfigError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     if engine == "ray":
-        return run_cluster(order, cluster)
+        return
     if cluster.address is not None:
         raise ConfigError(f"address is {cluster.address!r}, but the engine is local; it is for --engine ray")
-    processes = cluster.processes or 1
-    if processes == 1:
-        return run_here(order)
-    if "memory" in {place.protocol for place in (*order.sources, order.out)}:
+    several = (cluster.processes or 1) > 1
+    if several and "memory" in {place.protocol for place in (*order.sources, order.out)}:
         raise ConfigError("memory:// belongs to one process; expected --processes 1 with it")
-    return run_pool(order, processes)
 
 
 @contextlib.contextmanager

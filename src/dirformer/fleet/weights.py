@@ -28,7 +28,7 @@ def weights_here(name: str) -> str:
     place = Place(url)
     folder = tempfile.mkdtemp(prefix="dirformer-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    here = Path(folder) / place.name
+    here = Path(folder) / Path(str(place)).name
     try:
         place.fetch_all(here)
     except PhotoError as error:

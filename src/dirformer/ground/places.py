@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -248,20 +248,37 @@ class Place:
             for line in file:
                 yield line.decode("utf-8-sig", "surrogateescape").strip()
 
-    def fetch(self, to: Path) -> None:
-        """Copy the file to this machine. Raises PhotoError if it cannot be had."""
+    def fetch(self, to: Path, told: Callable[[int], None] | None = None) -> None:
+        """Copy the file to this machine; `told` hears the bytes that have come. Raises PhotoError."""
+        from fsspec.callbacks import Callback
+
+        hooks = {} if told is None else {"told": lambda size, value, **_: told(value)}  # noqa: ARG005
         system, path = self.opened()
         with self._asking(PhotoError, "read"):
-            system.get_file(path, str(to))
+            system.get_file(path, str(to), callback=Callback(hooks=hooks))
 
-    def fetch_all(self, to: Path) -> None:
-        """Copy a file, or a folder with all below it, to this machine. Raises PhotoError or DataError."""
-        if not self.is_folder():
-            self.fetch(to)
-            return
-        for name, _ in self.tree():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            self.below(name).fetch(to / name)
+    def fetch_all(self, to: Path, told: Callable[[int, int], None] | None = None) -> None:
+        """Copy a file, or a folder with all below it, to this machine.
+
+        Args:
+            to: file or folder to write.
+            told: hears the bytes that have come, and how many there are.
+
+        Raises:
+            PhotoError: if something cannot be had.
+            DataError: if the store cannot say what there is.
+        """
+        found = self.info()
+        if found is not None and found.get("type") == "directory":
+            files = [(self.below(name), to / name, one.size) for name, one in self.tree()]
+        else:
+            files = [(self, to, int((found or {}).get("size") or 0))]
+        done, total = 0, sum(size for *_, size in files)
+        for place, path, size in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            before = done
+            place.fetch(path, lambda come, before=before: told and told(before + come, total))  # type: ignore[misc]
+            done += size
 
     def require_writable(self) -> None:
         """Raise ConfigError for an address that can only be read."""
