@@ -260,7 +260,21 @@ def test_s3_and_no_secrets(
         assert files("s3://photos-out/tree") == local(plain)
         assert "0 restored, 4 skipped, 1 failed" in dirformer(*again).stdout
         rows = read_manifest("s3://photos-out/tree")
-        told = done.stdout + done.stderr + caplog.text + json.dumps(rows)
+        made = ("degrade", "s3://photos-in/tree", "-o", "s3://photos-out/set", "--kind", "noise")
+        others = [dirformer(*made), dirformer(*made)]
+        assert "2 made, 0 kept, 1 left out" in others[0].stdout, others
+        assert "0 made, 2 kept, 1 left out" in others[1].stdout
+        pairs = ("--lq", "s3://photos-out/set/lq", "--gt", "s3://photos-out/set/gt")
+        scored = ("evaluate", "input", *pairs, "--protocol", "deblurring", "--json", "s3://photos-out/a.json")
+        others.append(dirformer(*scored))
+        assert others[2].returncode == 0, others
+        kept = files("s3://photos-out")
+        assert [name for name in kept if ".rows" in name] == []
+        texts = [data.decode() for name, data in kept.items() if name.endswith((".json", ".jsonl"))]
+        rows_of_set = read_manifest("s3://photos-out/set")
+        assert len(texts) == 2 and len(rows_of_set) == 3
+        told = done.stdout + done.stderr + caplog.text + json.dumps([*rows, *rows_of_set]) + "".join(texts)
+        told += "".join(one.stdout + one.stderr for one in others)
         weights = f"{tmp_path}/none.png"
         assert (
             dirformer("restore", "s3://key:pass@photos-in/none.png?sign=mark", "-o", weights).returncode == 2
