@@ -204,6 +204,7 @@ def test_what_cannot_be_read_or_written_is_one_line_without_secrets(
             monkeypatch.setattr(system, name, _refused)
     photo_folder(tmp_path / "p", 1)
     photo = tmp_path / "p/0.png"
+    pairs = ("--lq", tmp_path / "p", "--gt", tmp_path / "p", "--protocol", "sr")
     for arguments in (
         ("convert", url, "-o", tmp_path / "a.pth"),
         ("export", url, "-o", tmp_path / "a.onnx"),
@@ -217,10 +218,14 @@ def test_what_cannot_be_read_or_written_is_one_line_without_secrets(
         ("masks", "-o", tmp_path / "m", "--kind", "wide", "--photos", url),
         ("degrade", url, "-o", tmp_path / "d", "--kind", "bicubic"),
         ("prepare", "div2k", url, "-o", tmp_path / "d"),
-        ("evaluate", url, "--lq", tmp_path / "p", "--gt", tmp_path / "p", "--protocol", "sr"),
-        ("evaluate", f"results:A={url}", "--lq", tmp_path / "p", "--gt", tmp_path / "p", "--protocol", "sr"),
+        ("evaluate", url, *pairs),
+        ("evaluate", f"results:A={url}", *pairs),
         ("evaluate", "bicubic", "--lq", url, "--gt", tmp_path / "p", "--protocol", "sr"),
         ("evaluate", "input", "--gt", url, "--protocol", "mild"),
+        ("evaluate", "input", "--gt", tmp_path / "p", "--protocol", "mild", "--json", url),
+        ("evaluate", "input", "--gt", tmp_path / "p", "--protocol", "mild", "--table", url),
+        ("evaluate", "bicubic", *pairs, "--metric-weights", url),
+        ("evaluate", "smooth", *pairs[:4], "--protocol", "inpainting", "--masks", url),
         ("restore", photo, "-o", tmp_path / "a.png", "--model", url),
         ("restore", photo, "-o", tmp_path / "a.png", "--prior", url),
         ("doctor", "--json", WEB),

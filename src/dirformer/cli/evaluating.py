@@ -9,49 +9,32 @@ from typing import Annotated, Any
 import typer
 
 import dirformer.cli.photo_options as of
+import dirformer.cli.score_options as given
 from dirformer.cli.fleet import Fleet, SetTold, begin
 from dirformer.cli.options import Device, Json, Methods, MetricWeights, Overwrite, Precision, Protocol, Seed
 from dirformer.cli.staged import report as to
 from dirformer.cli.staged import source, staged, target, weights
 from dirformer.cli.terminal import named, progress, say, write_json
 from dirformer.ground.errors import ConfigError, DataError
-from dirformer.ground.places import Place
-
-Results = typer.Argument(help="Files of `evaluate --json`.", parser=source, metavar="RESULTS...")
+from dirformer.ground.places import Place, shown
 
 
 def evaluate(
     methods: Methods,
-    gt: Annotated[str, typer.Option(help="Folder of clean photos of the same names.", metavar="PATH")],
+    gt: given.Clean,
     protocol: Protocol,
-    lq: Annotated[
-        str | None, typer.Option(help="Folder of degraded photos; mild makes them.", metavar="PATH")
-    ] = None,
-    masks: Annotated[
-        str | None, typer.Option(help="Folder of masks (white = hole), for inpainting.", metavar="PATH")
-    ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="A further score, such as gmsd or niqe.")] = None,
+    lq: given.Degraded = None,
+    masks: given.Masks = None,
+    metric: given.Metric = None,
     metric_weights: MetricWeights = None,
-    all_variants: Annotated[
-        bool, typer.Option("--all-variants", help="Every published PSNR and SSIM side by side.")
-    ] = False,
+    all_variants: given.Variants = False,
     seed: Seed = 0,
-    seeds: Annotated[int, typer.Option(help="Draws of the diffusion's start; the spread is reported.")] = 1,
-    save: Annotated[
-        str | None, typer.Option(help="Keep the restored photos in this folder.", metavar="PATH")
-    ] = None,
+    seeds: given.Seeds = 1,
+    save: given.Save = None,
     device: Device = "auto",
     precision: Precision = "float32",
-    as_json: Annotated[
-        str | None,
-        typer.Option("--json", help="Write the result for machines to this file.", metavar="PATH"),
-    ] = None,
-    table: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Also write the result as .csv (per photo) or .md (table).", parser=to, metavar="PATH"
-        ),
-    ] = None,
+    as_json: given.ResultFile = None,
+    table: given.Tables = None,
     engine: of.Engine = None,
     address: of.Address = None,
     processes: of.Processes = None,
@@ -59,7 +42,7 @@ def evaluate(
     """Score models on pairs of photos, by a named protocol; the same call goes on where it stopped."""
     from dirformer.evaluation.request import check_request, check_result_path
 
-    for path in (*([] if as_json is None else [Path(as_json)]), *(table or [])):
+    for path in (*([] if as_json is None else [Path(shown(as_json))]), *(table or [])):
         check_result_path(path)
     rules = check_request(methods, lq, gt, protocol, masks=masks, metrics=metric or (), seeds=seeds)
     options: dict[str, Any] = {
@@ -75,7 +58,7 @@ def evaluate(
     places = {"lq": lq, "gt": gt, "masks": masks, "save": save}
     if rules.makes_lq and fleet.given:
         raise ConfigError(f"the {rules.name} protocol makes its photos on this machine; leave --engine out")
-    if fleet.asked(*places.values(), *methods, metric_weights) and not rules.makes_lq:
+    if fleet.asked(*places.values(), *methods, metric_weights, as_json) and not rules.makes_lq:
         _by_fleet(methods, places, protocol, options, as_json=as_json, table=table or [], fleet=fleet)
         return
     here = {
@@ -192,11 +175,9 @@ def cost(
 
 
 def report(
-    results: Annotated[list[Path], Results],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="The page to write.", parser=target, metavar="PATH")
-    ],
-    photos: Annotated[int, typer.Option(help="How many photos to show per result, worst first.")] = 12,
+    results: given.Results,
+    out: given.Page,
+    photos: given.Shown = 12,
     overwrite: Overwrite = False,
 ) -> None:
     """Write one self-contained page: tables, sliders, error maps, settings."""
@@ -210,43 +191,18 @@ def report(
 
 
 def compare(
-    out: Annotated[
-        Path,
-        typer.Option("-o", "--out", help="Figure to write: .png or .pdf.", parser=target, metavar="PATH"),
-    ],
-    methods: Annotated[
-        list[str] | None,
-        typer.Argument(help="Models, as in evaluate.", parser=weights, metavar="[MODEL]..."),
-    ] = None,
-    lq: Annotated[
-        Path | None, typer.Option(help="One degraded photo.", parser=source, metavar="PATH")
-    ] = None,
-    gt: Annotated[
-        Path | None,
-        typer.Option(help="Its clean photo, where there is one.", parser=source, metavar="PATH"),
-    ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(help="Its mask, for inpainting.", parser=source, metavar="PATH")
-    ] = None,
-    region: Annotated[
-        str | None, typer.Option(help="X,Y,WIDTH,HEIGHT in GT pixels; default: the hardest.")
-    ] = None,
-    protocol: Annotated[str, typer.Option(help="Whose scores stand under each crop.")] = "sr",
-    plot: Annotated[
-        str | None, typer.Option(help="Instead of crops: `cost` (quality against Mult-Adds) or `timesteps`.")
-    ] = None,
-    results: Annotated[
-        list[Path] | None,
-        typer.Option(help="Files of `evaluate --json`, for plots.", parser=source, metavar="PATH"),
-    ] = None,
-    quoted: Annotated[
-        str | None, typer.Option(help="Also plot the paper's points of TABLE:CASE, such as table3:GoPro.")
-    ] = None,
-    figure: Annotated[
-        str | None,
-        typer.Option(help="A figure of the paper, fig3 to fig5 or fig7 to fig11: its order and scores."),
-    ] = None,
-    metric: Annotated[str | None, typer.Option(help="Score on the axis of a plot.")] = None,
+    out: given.Figure,
+    methods: given.Compared = None,
+    lq: given.OneLq = None,
+    gt: given.OneGt = None,
+    mask: given.OneMask = None,
+    region: given.Region = None,
+    protocol: given.Under = "sr",
+    plot: given.Plot = None,
+    results: given.Plotted = None,
+    quoted: given.Quoted = None,
+    figure: given.Order = None,
+    metric: given.Axis = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -287,40 +243,12 @@ def compare(
 
 
 def reproduce(
-    target: Annotated[str, typer.Argument(help="table1 … table6, fig1, fig6 or claims.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that holds the data sets in their official layout.", parser=source, metavar="PATH"
-        ),
-    ] = None,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            help="Weights to use: NAME_OR_FILE, CASE=FILE, or in table4 ROW=FILE (S1, V1 …).",
-            parser=weights,
-            metavar="TEXT",
-        ),
-    ] = None,
-    metric_weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of published weights for LPIPS, DISTS and FID.", parser=source, metavar="PATH"
-        ),
-    ] = None,
-    paper: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON with further cells to quote: {case: {method: {metric: figure}}}.",
-            parser=source,
-            metavar="PATH",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw fig1 or fig6 into this file: .png or .pdf.", parser=target, metavar="PATH"),
-    ] = None,
+    target: given.PaperTable,
+    data: given.Data = None,
+    models: given.Weights = None,
+    metric_weights: given.PublishedWeights = None,
+    paper: given.Cells = None,
+    plot: given.Drawing = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
