@@ -61,7 +61,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", ["realsr", "frames"])
 def test_a_test_set(tmp_path: Path, memory: str, kind: str) -> None:
     """Photos and manifest are the plain run's, by an engine here and from and to an address."""
     photos = photo_folder(tmp_path / "photos", 7, (40, 32))
@@ -105,6 +105,7 @@ def test_a_test_set_goes_on(tmp_path: Path) -> None:
     assert done.returncode == 2 and f"{other} was made with another seed" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_workers(tmp_path: Path) -> None:
     """Processes of a pool make the same test set."""
     photos = photo_folder(tmp_path / "photos", 4, (24, 16))

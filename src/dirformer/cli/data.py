@@ -115,7 +115,9 @@ def prepare(
         str, typer.Argument(help="The downloaded archive or folder, also at an address.", metavar="IN")
     ],
     out: OutPlace,
-    workers: Annotated[int, typer.Option(help="Processes that decode and cut.")] = 2,
+    workers: Annotated[
+        int, typer.Option(help="Processes that decode and cut; of an engine: --processes.")
+    ] = 2,
     shards: Annotated[bool, typer.Option("--shards", help="Write tar shards instead of files.")] = False,
     per_shard: Annotated[int, typer.Option(help="Photos per shard.")] = 1000,
     cut: Annotated[str | None, typer.Option(help="Sub-images of training parts, as SIDE/STEP.")] = None,
