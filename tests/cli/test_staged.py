@@ -101,7 +101,7 @@ def test_what_a_failed_verb_has_written_is_not_put(store: fsspec.AbstractFileSys
         raise DataError(f"{path} is bad")
 
     with (
-        pytest.raises(DataError, match="^memory://out/net.xml is bad$"),
+        pytest.raises(DataError, match=r"^memory://out/net\.xml is bad$"),
         staged({"out": target("memory://out/net.xml")}) as here,
     ):
         fail(here["out"])
