@@ -24,7 +24,7 @@ from dirformer.evaluation.samples import Sample, pair_samples
 from dirformer.fleet.order import Item, Made, Maker, Record, Staged
 from dirformer.fleet.sets import SetOrder
 from dirformer.fleet.weights import shown_weights, weights_here
-from dirformer.ground.errors import ConfigError
+from dirformer.ground.errors import ConfigError, DataError
 from dirformer.ground.places import Place, entries
 from dirformer.inference.done import digest_of, digest_options
 from dirformer.metrics.protocols import find_protocol
@@ -144,6 +144,7 @@ class EvaluateOrder(SetOrder):
 
         Raises:
             ConfigError: if a worker had not the weights of all metrics.
+            DataError: if rows of an earlier run are gone meanwhile.
         """
         scorer, rows = self.evaluation.scorer, list[Row]()
         for item, record in self.ended(told):
@@ -157,6 +158,8 @@ class EvaluateOrder(SetOrder):
                 )
             pair = None if features is None else (_tensor(features[0]), _tensor(features[1]))
             rows.append(Row(self.here[item.what], row, pair))
+        if len(rows) < len(self.items):
+            raise DataError(f"{len(self.items) - len(rows)} of {len(self.items)} rows are gone; run again")
         result = self.evaluation.summarise(rows)
         for entry, (model, here) in zip(result["models"], self.here.items(), strict=True):
             entry["model"] = shown_name(shown_weights(model))
