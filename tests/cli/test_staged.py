@@ -265,5 +265,13 @@ def test_what_cannot_be_read_or_written_is_one_line_without_secrets(
         assert not [word for word in ("word", "sign", "mark", "key:") if word in told], (arguments, done)
 
 
+def test_a_wrong_command_line_shows_no_secrets() -> None:
+    """Arguments that are too many, and options that are none, are named without user, password and query."""
+    for arguments in (("export", S3, S3), ("restore", "a.png", "-o", "b.png", f"--{S3}"), ("cost", WEB, WEB)):
+        done = dirformer(*arguments)
+        assert done.returncode == 2 and "x.safetensors" in done.stderr, done
+        assert not [word for word in ("word", "sign", "mark", "key:") if word in done.stdout + done.stderr]
+
+
 async def _refused(*arguments: object, **options: object) -> None:
     raise PermissionError(f"{arguments} {options} with sign=mark and word")

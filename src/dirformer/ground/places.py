@@ -32,6 +32,7 @@ from dirformer.ground.paths import atomic_path
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _IN_NAME = re.compile(r"((?:[^/]*[=:])?)([A-Za-z][A-Za-z0-9+.-]+://.*?)(\+?)")
+_IN_TEXT = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]+://[^\s()'"]+""")
 _SECRETS = re.compile(r"(://)[^/@]*@|[?#].*$")
 _LOCAL = ("file", "local")
 _READ_ONLY = ("http", "https")
@@ -50,6 +51,11 @@ def is_url(name: str | Path) -> bool:
 def shown(url: str) -> str:
     """Return an address for people: without user, password, query and fragment."""
     return _SECRETS.sub(r"\1", url) if is_url(url) else url
+
+
+def shown_in(text: str) -> str:
+    """Return a text for people, with all addresses in it as `shown` shows them."""
+    return _IN_TEXT.sub(lambda match: shown(match[0]), text)
 
 
 def address_in(name: str) -> tuple[str, str, str]:
