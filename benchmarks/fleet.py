@@ -3,6 +3,7 @@
     python benchmarks/fleet.py simulate --photos 1e7 --workers 100 --seconds 0.4
     python benchmarks/fleet.py measure --photos 300       # Ray and local workers, in turn, on the same photos
     python benchmarks/fleet.py check --photos 300         # the simulation against a real cluster of two
+    python benchmarks/fleet.py batches --size 64          # whether batches of equal sizes would pay on a CPU
 
 The simulation is the engine's queue: chunks of 16 photos go to the worker that is free first; a worker that
 dies loses the chunk at work, comes back after a while and loads its networks again; chunks are listed at a
@@ -18,11 +19,16 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 16
 
@@ -147,12 +153,12 @@ class Run:
 
 def _run(photos: Path, engine: str, processes: int) -> Run:
     from dirformer.fleet.cluster import Cluster
-    from dirformer.fleet.order import Order
+    from dirformer.fleet.restoring import RestoreOrder
     from dirformer.fleet.run import run
     from dirformer.ground.places import Place
 
     out = Path(tempfile.mkdtemp(prefix="fleet-"))
-    order = Order((Place.of(photos),), Place.of(out), model="realsr-x4-compact")
+    order = RestoreOrder((Place.of(photos),), Place.of(out), model="realsr-x4-compact")
     begun, first, done, each = time.perf_counter(), None, 0, []
     last = begun
     for report in run(order, engine, Cluster(processes=processes)):
@@ -209,12 +215,57 @@ def check(photos: Path, processes: int) -> None:
     )
 
 
+def batches(size: int, rounds: int, count: int) -> None:
+    """Print CPU seconds of photos of one size: one by one, in a batch, and one photo of as many pixels."""
+    import torch
+
+    from dirformer import Restorer
+
+    torch.set_num_threads(1)
+    restorer = Restorer("realsr-x4-compact", context="image")
+    model, engine = restorer.model, restorer.engine
+    draw = torch.Generator().manual_seed(0)
+    photos = torch.rand(count, 3, size, size, generator=draw)
+    noise = torch.randn(model.noise_shape[0], count, *model.noise_shape[1:], generator=draw)
+    side = int(size * count**0.5)
+    large = torch.rand(1, 3, side, side, generator=draw)
+
+    def alone(restore: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        return [restore(photos[n : n + 1], noise[:, n : n + 1])[0] for n in range(count)]
+
+    ways: dict[str, Callable[[], object]] = {
+        "engine, one by one": lambda: alone(engine.restore),
+        f"engine, one photo of {side}×{side}": lambda: engine.restore(large, noise[:, :1]),
+        "plain modules, one by one": lambda: alone(model),
+        "plain modules, a batch": lambda: model(photos, noise),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with torch.inference_mode():
+        for way in ways.values():
+            way()
+        for _ in range(rounds):
+            for name, way in ways.items():
+                begun = time.process_time()
+                way()
+                seconds[name].append(time.process_time() - begun)
+        single, batch = torch.stack(alone(model)), model(photos, noise)
+    first = next(iter(seconds.values()))
+    for name, each in seconds.items():
+        ratio = statistics.median(one / other for one, other in zip(each, first, strict=True))
+        print(f"{name:32} {statistics.median(each):6.3f} CPU s, {ratio:.3f} of the first")
+    off = float((single - batch).abs().max())
+    equal = sum(torch.equal(one, other) for one, other in zip(single, batch, strict=True))
+    print(f"plain modules, batch against one by one: {equal} of {count} equal, differ by {off:.1g} at most")
+
+
 def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("simulate", "measure", "check"), nargs="?", default="simulate")
+    parser.add_argument(
+        "what", choices=("simulate", "measure", "check", "batches"), nargs="?", default="simulate"
+    )
     parser.add_argument("--quick", action="store_true", help="a small simulation only")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=64)
@@ -229,6 +280,9 @@ def main() -> None:
     if given.what == "simulate":
         plan = replace(plan, photos=min(plan.photos, 100_000)) if given.quick else plan
         print(json.dumps({"plan": asdict(plan), "outcome": asdict(simulate(plan))}, indent=2))
+        return
+    if given.what == "batches":
+        batches(given.size, given.rounds, int(given.photos or 16))
         return
     with tempfile.TemporaryDirectory() as room:
         photos = _photos(Path(room) / "photos", int(given.photos or 300), given.size)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 
 from dirformer.data.folders import (
@@ -135,3 +137,32 @@ def test_photos_named_after_their_scale_pair_by_themselves(tmp_path: Path, scale
     assert [b.stem for _, b in pair_photos(tmp_path / "lq", tmp_path / "gt")] == ["0801", "0802"]
     (tmp_path / "lq" / f"0802x{scale}.png").unlink()
     assert name_pattern(tmp_path / "lq", tmp_path / "gt") == "{}"
+
+
+def test_folders_and_lists_at_an_address(tmp_path: Path) -> None:
+    """Photos of a folder, of a list and of lists beside folders are those that are found here."""
+    from dirformer.ground.places import Place
+
+    fsspec.filesystem("memory").store.clear()
+    top = Place("memory://found")
+    for name in ("photos/b.png", "photos/a.jpg", "photos/text.txt", "photos/.hidden.png", "c.png"):
+        for place in (top.below(name), Place.of(tmp_path / name)):
+            place.write(b"photo")
+    lists = {"photos_val.txt": "b.png\n\na.jpg\nc.png\n", "bad.txt": "none.png\n", "no.txt": ""}
+    for name, text in lists.items():
+        for place in (top.below(name), Place.of(tmp_path / name)):
+            place.write(text.encode())
+
+    def relative(found: list[Any], root: str) -> list[str]:
+        return [str(one).removeprefix(root).lstrip("/") for one in found]
+
+    for name in ("photos", "photos_val.txt"):
+        here, there = find_photos(tmp_path / name), find_photos(top.below(name))
+        assert relative(there, str(top)) == relative(here, str(tmp_path)) != []
+        assert find_photos(Place.of(tmp_path / name)) == [Place.of(path) for path in here]
+    for name in ("bad.txt", "no.txt", "none", "photos/a.jpg"):
+        with pytest.raises(DataError) as here_said:
+            find_photos(tmp_path / name)
+        with pytest.raises(DataError) as there_said:
+            find_photos(top.below(name))
+        assert str(there_said.value).replace("memory://found", str(tmp_path)) == str(here_said.value)

@@ -21,7 +21,8 @@ from PIL import Image
 
 from dirformer.data.folders import find_photos, pair_photos, require_pairs
 from dirformer.data.manifest import FILE, read_manifest
-from dirformer.data.prepare import Prepared, count, plan, prepare
+from dirformer.data.plans import plan
+from dirformer.data.prepare import Prepared, count, prepare
 from dirformer.data.sets import DATA_SETS, Cut, DataSet
 from dirformer.data.shards import Shards
 from dirformer.ground.errors import ConfigError, DataError, OutputError
@@ -361,7 +362,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from dataclasses import replace
-from dirformer.data.prepare import plan, prepare
+from dirformer.data.plans import plan
+from dirformer.data.prepare import prepare
 from dirformer.data.sets import Cut
 if __name__ == "__main__":
     source, out, shard = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) or None

@@ -14,7 +14,8 @@ import torch
 
 from dirformer.data.datasets import CleanCrops, stream
 from dirformer.data.folders import find_photos
-from dirformer.data.prepare import plan, prepare
+from dirformer.data.plans import plan
+from dirformer.data.prepare import prepare
 from dirformer.data.shards import Shards, write_index, write_shard
 from dirformer.ground.errors import DataError, PhotoError
 from dirformer.ground.photo import read_rgb

@@ -15,10 +15,12 @@ from typing import Any
 import fsspec
 import pytest
 
+from dirformer.fleet import worker
 from dirformer.fleet.cluster import Cluster
-from dirformer.fleet.listing import Listing, _cut
+from dirformer.fleet.listing import _cut
 from dirformer.fleet.manifest import read_manifest
-from dirformer.fleet.order import Chunk, Item, Order, Record, Report
+from dirformer.fleet.order import Chunk, Item, Record, Report
+from dirformer.fleet.restoring import RestoreOrder
 from dirformer.fleet.run import run
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.places import Place
@@ -134,6 +136,33 @@ def test_a_second_run_does_what_is_left(photos: Path, plain: Path, model: str, m
     assert "5 restored, 0 skipped" in dirformer(*again, "--seed", "1", "--no-skip-existing").stdout
 
 
+def test_a_record_never_stands_for_an_older_result(
+    photos: Path, model: str, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between result and record, a photo is done again, also where old and new have one size."""
+    shutil.rmtree(photos / "below")
+    steps: list[str] = []
+    put, write_part = Place.put, worker.write_part
+
+    def noted_put(self: Place, path: Path) -> None:
+        if ".dirformer" not in self.url:
+            steps.append(self.name)
+        put(self, path)
+
+    def noted_part(*arguments: Any) -> None:
+        steps.append("records")
+        write_part(*arguments)
+
+    monkeypatch.setattr(Place, "put", noted_put)
+    monkeypatch.setattr(worker, "write_part", noted_part)
+    again = ("restore", photos, "-o", f"{memory}/out", "--model", model, "--workers", "1")
+    dirformer(*again)
+    assert steps == ["records", "a.png", "b.jpg"]
+    steps.clear()
+    dirformer(*again, "--seed", "1")
+    assert steps == ["a.png", "b.jpg", "records"]
+
+
 def test_files_of_others_are_left_alone(photos: Path, model: str, tmp_path: Path) -> None:
     """What lies at the place of a result without a record is replaced only when asked."""
     out = tmp_path / "out"
@@ -231,7 +260,21 @@ def test_s3_and_no_secrets(
         assert files("s3://photos-out/tree") == local(plain)
         assert "0 restored, 4 skipped, 1 failed" in dirformer(*again).stdout
         rows = read_manifest("s3://photos-out/tree")
-        told = done.stdout + done.stderr + caplog.text + json.dumps(rows)
+        made = ("degrade", "s3://photos-in/tree", "-o", "s3://photos-out/set", "--kind", "noise")
+        others = [dirformer(*made), dirformer(*made)]
+        assert "2 made, 0 kept, 1 left out" in others[0].stdout, others
+        assert "0 made, 2 kept, 1 left out" in others[1].stdout
+        pairs = ("--lq", "s3://photos-out/set/lq", "--gt", "s3://photos-out/set/gt")
+        scored = ("evaluate", "input", *pairs, "--protocol", "deblurring", "--json", "s3://photos-out/a.json")
+        others.append(dirformer(*scored))
+        assert others[2].returncode == 0, others
+        kept = files("s3://photos-out")
+        assert [name for name in kept if ".rows" in name] == []
+        texts = [data.decode() for name, data in kept.items() if name.endswith((".json", ".jsonl"))]
+        rows_of_set = read_manifest("s3://photos-out/set")
+        assert len(texts) == 2 and len(rows_of_set) == 3
+        told = done.stdout + done.stderr + caplog.text + json.dumps([*rows, *rows_of_set]) + "".join(texts)
+        told += "".join(one.stdout + one.stderr for one in others)
         weights = f"{tmp_path}/none.png"
         assert (
             dirformer("restore", "s3://key:pass@photos-in/none.png?sign=mark", "-o", weights).returncode == 2
@@ -299,7 +342,7 @@ def test_what_a_fleet_does_not_do_is_said(tmp_path: Path) -> None:
     ):
         done = dirformer(*one, *options)
         assert done.returncode == 2 and line in done.stderr and "mark" not in done.stderr, done
-    folder = Order((Place.of(tmp_path), Place.of(tmp_path / "a.png")), Place("memory://out"))
+    folder = RestoreOrder((Place.of(tmp_path), Place.of(tmp_path / "a.png")), Place("memory://out"))
     with pytest.raises(ConfigError, match="a fleet takes one folder, one list, or photos"):
         list(run(folder))
     with pytest.raises(ConfigError, match="expected one of local, ray"):
@@ -328,8 +371,8 @@ def test_what_travels_is_text() -> None:
 
 def test_shards_part_a_tree(photos: Path, tmp_path: Path) -> None:
     """Each photo is in one shard; shards are the folders directly below the source, and what lies in it."""
-    order = Order((Place.of(photos),), Place.of(tmp_path / "out"))
-    listing = Listing(order)
+    order = RestoreOrder((Place.of(photos),), Place.of(tmp_path / "out"))
+    listing = order.listing()
     shards = list(listing.shards())
     assert [(shard.kind, shard.folder) for shard in shards] == [("folder", ""), ("tree", "below")]
     found = [item.output for shard in shards for chunk in listing.chunks(shard) for item in chunk.items]

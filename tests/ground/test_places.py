@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from dirformer.ground.errors import ConfigError, DataError, MissingExtraError, OutputError, PhotoError
-from dirformer.ground.places import Entry, Place, is_url, shown
+from dirformer.ground.places import Entry, Place, address_in, entries, is_url, shown
 
 SIGNED = "https://user:word@host.example/a%20b/photo.png?X-Signature=topsecret#part"
 
@@ -88,7 +88,7 @@ def test_folders_are_listed_by_name(memory: str, tmp_path: Path) -> None:
     """Folders and files apart, in order, hidden ones left out; what is not there holds nothing."""
     for top in (Place(memory), Place.of(tmp_path / "top")):
         for name in ("b.png", "a.png", ".hidden", "below/c.png", ".dirformer/d"):
-            top.below(name).write(b"12345", tmp_path)
+            top.below(name).write(b"12345")
         folders, files = top.listed()
         assert folders == ["below"] and [(one.name, one.size) for one in files] == [
             ("a.png", 5),
@@ -99,9 +99,45 @@ def test_folders_are_listed_by_name(memory: str, tmp_path: Path) -> None:
         entry = top.below("a.png").entry()
         assert entry is not None and entry.name == "a.png" and entry == files[0]
         assert top.entry() is None
-        top.below("a.png").write(b"123456", tmp_path)
+        top.below("a.png").write(b"123456")
         other = top.below("a.png").entry()
         assert other is not None and other.version != entry.version
+
+
+def test_addresses_in_names_of_models() -> None:
+    """What stands before and behind an address is kept; names without one are left alone."""
+    for name, parts in (
+        ("s3://a/b.pth", ("", "s3://a/b.pth", "")),
+        ("s3://a/b.pth+", ("", "s3://a/b.pth", "+")),
+        ("spandrel:gs://a/b.pth", ("spandrel:", "gs://a/b.pth", "")),
+        ("results:LaMa=s3://a/b=c:d", ("results:LaMa=", "s3://a/b=c:d", "")),
+        ("Set5=https://h/b.pth?sign=a:b", ("Set5=", "https://h/b.pth?sign=a:b", "")),
+        ("results:A=folder", ("results:A=folder", "", "")),
+        ("sr-x4-compact+", ("sr-x4-compact+", "", "")),
+        ("C:/a/b.pth", ("C:/a/b.pth", "", "")),
+    ):
+        assert address_in(name) == parts
+
+
+def test_a_tree_is_fetched_and_removed(memory: str, tmp_path: Path) -> None:
+    """A folder with all below it, or one file; versions of files from any folders, in order."""
+    top = Place(memory)
+    for name in ("a.png", "below/b.png", "below/deep/c.png"):
+        top.below(name).write(name.encode())
+    told: list[tuple[int, int]] = []
+    top.fetch_all(tmp_path / "tree", lambda *each: told.append(each))
+    assert told[-1] == (5 + 11 + 16, 5 + 11 + 16) and sorted(told) == told
+    assert (tmp_path / "tree/below/deep/c.png").read_bytes() == b"below/deep/c.png"
+    top.below("a.png").fetch_all(tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes() == b"a.png"
+    assert {name for name, _ in top.tree()} == {"a.png", "below/b.png", "below/deep/c.png"}
+    wanted = [top.below(name) for name in ("below/b.png", "a.png", "none.png")]
+    found = entries([*wanted, Place.of(tmp_path / "one.png")])
+    assert [one.size for one in found] == [11, 5, 0, 5] and found[2].version == ""
+    assert found[0] == wanted[0].entry()
+    top.below("below").remove()
+    top.below("none").remove()
+    assert [name for name, _ in top.tree()] == ["a.png"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

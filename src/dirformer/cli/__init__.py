@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dirformer import __version__
 from dirformer.cli.data import degrade, masks, prepare
@@ -26,6 +27,7 @@ from dirformer.cli.terminal import complain, forgive_terminals, say
 from dirformer.cli.training import plan, train
 from dirformer.cli.weights import convert, models
 from dirformer.ground.errors import DirformerError
+from dirformer.ground.places import shown_in
 
 VERBS: dict[str, Callable[..., None]] = {
     "restore": restore,
@@ -46,7 +48,22 @@ VERBS: dict[str, Callable[..., None]] = {
     "prepare": prepare,
 }
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+class _Verbs(TyperGroup):
+    """All verbs; a command line that is wrong is answered without the secrets of its addresses."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            message = getattr(error, "message", None)
+            if isinstance(message, str):
+                error.message = shown_in(message)  # type: ignore[attr-defined]
+            raise
+
+
+app = typer.Typer(cls=_Verbs, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _guarded(verb: Callable[..., None]) -> Callable[..., None]:

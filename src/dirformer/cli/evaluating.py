@@ -2,100 +2,156 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dirformer.cli.options import (
-    Device,
-    Json,
-    Masks,
-    Methods,
-    MetricWeights,
-    Overwrite,
-    Precision,
-    Protocol,
-    Seed,
-)
-from dirformer.cli.staged import source, target
-from dirformer.cli.terminal import progress, say, write_json
-
-Clean = Annotated[
-    Path, typer.Option(help="Folder of clean photos of the same names.", parser=source, metavar="PATH")
-]
-Degraded = Annotated[
-    Path | None,
-    typer.Option(help="Folder of degraded photos; mild makes them.", parser=source, metavar="PATH"),
-]
+import dirformer.cli.photo_options as of
+import dirformer.cli.score_options as given
+from dirformer.cli.fleet import Fleet, SetTold, begin
+from dirformer.cli.options import Device, Json, Methods, MetricWeights, Overwrite, Precision, Protocol, Seed
+from dirformer.cli.staged import report as to
+from dirformer.cli.staged import source, staged, target, weights
+from dirformer.cli.terminal import named, progress, say, write_json
+from dirformer.ground.errors import ConfigError, DataError
+from dirformer.ground.places import Place, shown
 
 
 def evaluate(
     methods: Methods,
-    gt: Clean,
+    gt: given.Clean,
     protocol: Protocol,
-    lq: Degraded = None,
-    masks: Masks = None,
-    metric: Annotated[list[str] | None, typer.Option(help="A further score, such as gmsd or niqe.")] = None,
+    lq: given.Degraded = None,
+    masks: given.Masks = None,
+    metric: given.Metric = None,
     metric_weights: MetricWeights = None,
-    all_variants: Annotated[
-        bool, typer.Option("--all-variants", help="Every published PSNR and SSIM side by side.")
-    ] = False,
+    all_variants: given.Variants = False,
     seed: Seed = 0,
-    seeds: Annotated[int, typer.Option(help="Draws of the diffusion's start; the spread is reported.")] = 1,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Keep the restored photos in this folder.", parser=target, metavar="PATH"),
-    ] = None,
+    seeds: given.Seeds = 1,
+    save: given.Save = None,
     device: Device = "auto",
     precision: Precision = "float32",
-    as_json: Json = None,
-    table: Annotated[
-        list[Path] | None, typer.Option(help="Also write the result as .csv (per photo) or .md (table).")
-    ] = None,
+    as_json: given.ResultFile = None,
+    table: given.Tables = None,
+    engine: of.Engine = None,
+    address: of.Address = None,
+    processes: of.Processes = None,
 ) -> None:
     """Score models on pairs of photos, by a named protocol; the same call goes on where it stopped."""
     from dirformer.evaluation.request import check_request, check_result_path
 
-    results = [path for path in (as_json, *(table or [])) if path is not None]
-    for path in results:
+    for path in (*([] if as_json is None else [Path(shown(as_json))]), *(table or [])):
         check_result_path(path)
-    check_request(methods, lq, gt, protocol, masks=masks, metrics=metric or (), seeds=seeds)
+    rules = check_request(methods, lq, gt, protocol, masks=masks, metrics=metric or (), seeds=seeds)
+    options: dict[str, Any] = {
+        "metrics": tuple(metric or ()),
+        "metric_weights": metric_weights,
+        "all_variants": all_variants,
+        "seed": seed,
+        "seeds": seeds,
+        "device": device,
+        "precision": precision,
+    }
+    fleet = Fleet(engine, address, processes)
+    places = {"lq": lq, "gt": gt, "masks": masks, "save": save}
+    if rules.makes_lq and fleet.given:
+        raise ConfigError(f"the {rules.name} protocol makes its photos on this machine; leave --engine out")
+    if fleet.asked(*places.values(), *methods, metric_weights, as_json) and not rules.makes_lq:
+        _by_fleet(methods, places, protocol, options, as_json=as_json, table=table or [], fleet=fleet)
+        return
+    here = {
+        "methods": [weights(name) for name in methods],
+        **{name: None if value is None else source(value) for name, value in places.items()},
+        "save": None if save is None else target(save),
+        "metric_weights": None if metric_weights is None else source(metric_weights),
+        "as_json": None if as_json is None else to(as_json),
+    }
+    with staged(here) as files:
+        options["metric_weights"] = files.pop("metric_weights")
+        _here(protocol=protocol, options=options, table=table or [], **files)
 
-    from dirformer.evaluation.results import write_result
+
+def _here(
+    methods: list[str],
+    protocol: str,
+    options: dict[str, Any],
+    *,
+    as_json: Path | None,
+    table: list[Path],
+    **places: Any,
+) -> None:
+    """Evaluate on this machine."""
     from dirformer.evaluation.run import Evaluation
-    from dirformer.evaluation.tables import as_text
 
     journal = None if as_json is None else as_json.with_name(f".{as_json.name}.rows.jsonl")
-    run = Evaluation(
-        methods,
-        lq,
-        gt,
-        protocol,
-        masks=masks,
-        metrics=tuple(metric or ()),
-        metric_weights=metric_weights,
-        all_variants=all_variants,
-        seed=seed,
-        seeds=seeds,
-        save=save,
-        device=device,
-        precision=precision,
-        journal=journal,
-    )
-    result = run.summarise(progress(run.records(), len(run), "evaluating"))
-    say(as_text(result))
-    for path in results:
-        write_result(path, result)
+    lq, gt = places.pop("lq"), places.pop("gt")
+    run = Evaluation(methods, lq, gt, protocol, **places, **options, journal=journal)
+    _write(run.summarise(progress(run.records(), len(run), "evaluating")), [as_json, *table])
     if journal is not None:
         journal.unlink(missing_ok=True)
+
+
+def _write(result: dict[str, Any], files: Iterable[Path | None]) -> None:
+    from dirformer.evaluation.results import write_result
+    from dirformer.evaluation.tables import as_text
+
+    result = named(result)
+    say(as_text(result))
+    for path in files:
+        if path is not None:
+            write_result(path, result)
+
+
+def _by_fleet(
+    methods: list[str],
+    places: dict[str, str | None],
+    protocol: str,
+    options: dict[str, Any],
+    *,
+    as_json: str | None,
+    table: list[Path],
+    fleet: Fleet,
+) -> None:
+    """Evaluate by a fleet. Records lie with the saved photos, or beside the result until it is written."""
+    from dirformer.fleet.scoring import EvaluateOrder
+
+    save, masks = places["save"], places["masks"]
+    rows = None if as_json is None else Place.of(as_json)
+    rows = None if rows is None else rows.parent.below(f".{rows.name}.rows")
+    out = Place.of(save) if save is not None else rows
+    order = EvaluateOrder(
+        (Place.of(str(places["lq"])), Place.of(str(places["gt"]))),
+        out or Place.of("."),
+        models=tuple(methods),
+        protocol=protocol,
+        masks=None if masks is None else Place.of(masks),
+        save=save is not None,
+        keeps=out is not None,
+        names=dict(places),
+        **options,
+    )
+    with staged({"json": None if as_json is None else to(as_json)}) as here:
+        begin(order, fleet)
+        told = SetTold()
+        told.follow(order, fleet)
+        if told.failed:
+            raise DataError(
+                f"{told.failed} of {told.told} photos have no score; mend or take them out, and run again"
+            )
+        _write(order.end(told.records), [here["json"], *table])
+    if rows is not None and save is None:
+        rows.remove()
 
 
 def cost(
     model: Annotated[
         str,
         typer.Argument(
-            help="A preset or shipped model, a weight file of either stage, rrdbnet-x4 or restormer."
+            help="A preset or shipped model, a weight file of either stage, rrdbnet-x4 or restormer.",
+            parser=weights,
+            metavar="MODEL",
         ),
     ],
     size: Annotated[str, typer.Option(help="Size of the LQ photo: 256, or WIDTHxHEIGHT.")] = "256",
@@ -119,9 +175,9 @@ def cost(
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Files of `evaluate --json`.", metavar="RESULTS...")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")],
-    photos: Annotated[int, typer.Option(help="How many photos to show per result, worst first.")] = 12,
+    results: given.Results,
+    out: given.Page,
+    photos: given.Shown = 12,
     overwrite: Overwrite = False,
 ) -> None:
     """Write one self-contained page: tables, sliders, error maps, settings."""
@@ -135,29 +191,18 @@ def report(
 
 
 def compare(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Figure to write: .png or .pdf.")],
-    methods: Annotated[
-        list[str] | None, typer.Argument(help="Models, as in evaluate.", metavar="[MODEL]...")
-    ] = None,
-    lq: Annotated[Path | None, typer.Option(help="One degraded photo.")] = None,
-    gt: Annotated[Path | None, typer.Option(help="Its clean photo, where there is one.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Its mask, for inpainting.")] = None,
-    region: Annotated[
-        str | None, typer.Option(help="X,Y,WIDTH,HEIGHT in GT pixels; default: the hardest.")
-    ] = None,
-    protocol: Annotated[str, typer.Option(help="Whose scores stand under each crop.")] = "sr",
-    plot: Annotated[
-        str | None, typer.Option(help="Instead of crops: `cost` (quality against Mult-Adds) or `timesteps`.")
-    ] = None,
-    results: Annotated[list[Path] | None, typer.Option(help="Files of `evaluate --json`, for plots.")] = None,
-    quoted: Annotated[
-        str | None, typer.Option(help="Also plot the paper's points of TABLE:CASE, such as table3:GoPro.")
-    ] = None,
-    figure: Annotated[
-        str | None,
-        typer.Option(help="A figure of the paper, fig3 to fig5 or fig7 to fig11: its order and scores."),
-    ] = None,
-    metric: Annotated[str | None, typer.Option(help="Score on the axis of a plot.")] = None,
+    out: given.Figure,
+    methods: given.Compared = None,
+    lq: given.OneLq = None,
+    gt: given.OneGt = None,
+    mask: given.OneMask = None,
+    region: given.Region = None,
+    protocol: given.Under = "sr",
+    plot: given.Plot = None,
+    results: given.Plotted = None,
+    quoted: given.Quoted = None,
+    figure: given.Order = None,
+    metric: given.Axis = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -169,8 +214,6 @@ def compare(
     find_protocol(protocol)
     check_there("photo", lq, gt, mask)
     check_there("result", *(results or []))
-
-    from dirformer.ground.errors import ConfigError
 
     if plot is None and quoted is not None:
         raise ConfigError("--quoted goes with --plot; --figure prints the paper's rows beside photos")
@@ -200,24 +243,12 @@ def compare(
 
 
 def reproduce(
-    target: Annotated[str, typer.Argument(help="table1 … table6, fig1, fig6 or claims.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the data sets in their official layout.")
-    ] = None,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model", help="Weights to use: NAME_OR_FILE, CASE=FILE, or in table4 ROW=FILE (S1, V1 …)."
-        ),
-    ] = None,
-    metric_weights: Annotated[
-        Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS and FID.")
-    ] = None,
-    paper: Annotated[
-        Path | None,
-        typer.Option(help="JSON with further cells to quote: {case: {method: {metric: figure}}}."),
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw fig1 or fig6 into this file: .png or .pdf.")] = None,
+    target: given.PaperTable,
+    data: given.Data = None,
+    models: given.Weights = None,
+    metric_weights: given.PublishedWeights = None,
+    paper: given.Cells = None,
+    plot: given.Drawing = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -238,7 +269,6 @@ def reproduce(
     check_there("--data", data)
 
     from dirformer.evaluation.reproduce import Reproduction
-    from dirformer.ground.errors import ConfigError
 
     run = Reproduction(
         target, data, models or [], metric_weights=metric_weights, paper=paper, seed=seed, device=device

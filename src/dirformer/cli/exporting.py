@@ -8,14 +8,27 @@ from typing import Annotated
 import typer
 
 from dirformer.cli.options import Json, Overwrite
+from dirformer.cli.staged import target, weights
 from dirformer.cli.terminal import progress_bar, say, say_aside, write_json
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A name that `dirformer models` lists, or a weight file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A name that `dirformer models` lists, or a weight file.", parser=weights, metavar="MODEL"
+        ),
+    ],
     to: Annotated[str, typer.Option(help="onnx or openvino.")] = "onnx",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="File to write: .onnx, or .xml with a .bin beside it.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="File to write: .onnx, or .xml with a .bin beside it.",
+            parser=target,
+            metavar="PATH",
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the stored weights: float32 or float16.")] = "float32",
     seed: Annotated[

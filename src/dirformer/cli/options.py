@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from dirformer.cli.staged import source, target
+from dirformer.cli.staged import report, target
 
 Inputs = Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="IN...")]
 Out = Annotated[
     Path,
     typer.Option("-o", "--out", help="Folder or address for the results.", parser=target, metavar="PATH"),
+]
+OutPlace = Annotated[
+    str, typer.Option("-o", "--out", help="Folder or address for the results.", metavar="PATH")
 ]
 Seed = Annotated[int, typer.Option(help="Another seed is another draw of the diffusion's start.")]
 DrawSeed = Annotated[int, typer.Option("--seed", help="Another seed is another set.")]
@@ -24,7 +27,7 @@ Overrides = Annotated[
 ]
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Write the result for machines to this file.", parser=target, metavar="PATH"),
+    typer.Option("--json", help="Write the result for machines to this file.", parser=report, metavar="PATH"),
 ]
 Methods = Annotated[
     list[str],
@@ -38,9 +41,8 @@ Protocol = Annotated[
     str, typer.Option(help="Which scores, how taken: sr, realsr, deblurring, realblur, inpainting, mild.")
 ]
 MetricWeights = Annotated[
-    Path | None, typer.Option(help="Folder of published weights for LPIPS, DISTS, FID and NIQE.")
-]
-Masks = Annotated[
-    Path | None,
-    typer.Option(help="Folder of masks (white = hole), for inpainting.", parser=source, metavar="PATH"),
+    str | None,
+    typer.Option(
+        help="Folder or address of published weights for LPIPS, DISTS, FID and NIQE.", metavar="PATH"
+    ),
 ]

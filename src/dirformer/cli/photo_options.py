@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dirformer.cli.staged import source, target
+
 Photos = Annotated[
     list[str] | None,
     typer.Argument(
@@ -59,8 +61,14 @@ Fill = Annotated[
 Samples = Annotated[
     int, typer.Option(help="Mean over so many draws of the prior; also writes NAME_spread.png.")
 ]
-PriorFile = Annotated[Path | None, typer.Option("--prior", help="Restore under the prior of this file.")]
-SavePrior = Annotated[Path | None, typer.Option(help="Keep the photo's prior in this .safetensors file.")]
+PriorFile = Annotated[
+    Path | None,
+    typer.Option("--prior", help="Restore under the prior of this file.", parser=source, metavar="PATH"),
+]
+SavePrior = Annotated[
+    Path | None,
+    typer.Option(help="Keep the photo's prior in this .safetensors file.", parser=target, metavar="PATH"),
+]
 Memory = Annotated[
     str | None,
     typer.Option(help="Memory beside the network, such as 2GiB; the result is the same."),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dirformer.cli.photo_options as of
 from dirformer.cli.batch import Request, run
 from dirformer.cli.film import are_films, run_films
-from dirformer.cli.fleet import Places, at_name, run_fleet
+from dirformer.cli.fleet import Fleet, Places, at_name, run_fleet
 from dirformer.cli.options import Device, Overwrite, Precision, Seed
+from dirformer.cli.staged import staged, weights
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.formats import MAX_PIXELS
-from dirformer.ground.places import is_url, shown
 
 
 def restore(
@@ -61,16 +62,14 @@ def restore(
 ) -> None:
     """Restore photos and films: enlarge, deblur, clean or fill them."""
     given = locals()
-    fleet = {name: given.pop(name) for name in ("engine", "address", "processes")}
+    fleet = Fleet(*(given.pop(name) for name in ("engine", "address", "processes")))
     film = {name: given.pop(name) for name in ("shot_prior", "steady")}
     _restore(given, film, fleet)
 
 
-def _restore(given: dict[str, Any], film: dict[str, bool], fleet: dict[str, Any]) -> None:
+def _restore(given: dict[str, Any], film: dict[str, bool], fleet: Fleet) -> None:
     """Restore photos or films, here or by a fleet; `given` are the arguments that all of them have."""
-    out, inputs, list_files, mask, model = (
-        given[name] for name in ("out", "inputs", "list_files", "mask", "model")
-    )
+    out, inputs, list_files, mask = (given[name] for name in ("out", "inputs", "list_files", "mask"))
     request = Request(
         **given
         | {
@@ -81,18 +80,21 @@ def _restore(given: dict[str, Any], film: dict[str, bool], fleet: dict[str, Any]
         }
     )
     names = [*(inputs or []), *(at_name(name) for name in list_files or [])]
-    local = not any(is_url(name.removeprefix("@")) for name in (*names, out, mask or ""))
-    if model is not None and is_url(model) and (are_films(names) or (local and not any(fleet.values()))):
-        raise ConfigError(
-            f"--model is {shown(model)}; weights at an address are for --engine: add it, or fetch them"
-        )
+    fleet_wanted = fleet.asked(*(name.removeprefix("@") for name in names), out, mask)
     if are_films(names):
-        if any(fleet.values()):
+        if fleet.given:
             raise ConfigError("--engine is for photos; leave it out for films")
-        run_films(request, names, out, **film)
+        with staged(_weights(request)) as here:
+            run_films(replace(request, **here), names, out, **film)
     elif any(film.values()):
         raise ConfigError("--shot-prior and --steady are for films; for a folder of frames give --frames")
-    elif any(fleet.values()) or not local:
-        run_fleet(request, Places(names, out, mask), **fleet)
+    elif fleet_wanted:
+        run_fleet(request, Places(names, out, mask), fleet)
     else:
-        run(request)
+        with staged(_weights(request)) as here:
+            run(replace(request, **here))
+
+
+def _weights(request: Request) -> dict[str, Any]:
+    """Return what of a request may lie at an address where photos are on this machine."""
+    return {"model": None if request.model is None else weights(request.model)}

@@ -21,19 +21,48 @@ def forgive_terminals() -> None:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
+_names: dict[str, str] = {}
+
+
+@contextmanager
+def naming(names: dict[str, str]) -> Iterator[None]:
+    """Within the block, say the second name of each pair wherever the first would be said or written."""
+    before = dict(_names)
+    _names.update(names)
+    try:
+        yield
+    finally:
+        _names.clear()
+        _names.update(before)
+
+
+def named(value: T) -> T:
+    """Return a text, or a JSON value with all texts in it, by the names of `naming`."""
+    found: Any = value
+    if isinstance(value, str):
+        for name, other in _names.items():
+            found = found.replace(name, other)
+    elif isinstance(value, dict):
+        found = {key: named(each) for key, each in value.items()}
+    elif isinstance(value, list):
+        found = [named(each) for each in value]
+    result: T = found
+    return result
+
+
 def say(line: str) -> None:
     """Print a line for people."""
-    print(line, flush=True)  # noqa: T201
+    print(named(line), flush=True)  # noqa: T201
 
 
 def say_aside(line: str) -> None:
     """Print a line for people on standard error, where standard output is a result's."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    print(named(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def complain(line: str) -> None:
     """Print an error: one line on standard error."""
-    print(f"dirformer: {' '.join(line.split())}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"dirformer: {' '.join(named(line).split())}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def write_json(path: Path | None, value: dict[str, Any]) -> None:
@@ -42,7 +71,7 @@ def write_json(path: Path | None, value: dict[str, Any]) -> None:
 
     if path is not None:
         with atomic_path(path) as part:
-            part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(named(value), indent=2) + "\n", encoding="utf-8")
 
 
 def progress(records: Iterable[T], total: int, label: str) -> Iterator[T]:

@@ -10,7 +10,10 @@ import typer
 import dirformer.cli.photo_options as of
 from dirformer.cli.options import Device, Json, Overrides, Precision
 from dirformer.cli.planning import are_photos, plan_photos
+from dirformer.cli.staged import source, text, weights
 from dirformer.cli.terminal import say, write_json
+from dirformer.ground.errors import ConfigError
+from dirformer.ground.places import is_url, shown
 from dirformer.inference.jobs import FileOptions
 from dirformer.inference.options import RestoreOptions
 from dirformer.inference.sizes import parse_box
@@ -28,7 +31,6 @@ def train(
     ] = False,
 ) -> None:
     """Train a network by a recipe; the same command again goes on where it stopped."""
-    from dirformer.ground.errors import ConfigError
     from dirformer.training.config import load_recipe
 
     if sweep is not None:
@@ -56,14 +58,22 @@ def plan(
     subject: Annotated[
         list[str],
         typer.Argument(
-            help="Photos, folders or @LIST; or a recipe, with fields to change behind it.", metavar="WHAT..."
+            help="Photos, folders or @LIST; or a recipe, with fields to change behind it.",
+            parser=text,
+            metavar="WHAT...",
         ),
     ],
     as_json: Json = None,
     task: of.TaskName = None,
-    model: of.Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A shipped model's name or a weight file.", parser=weights, metavar="TEXT"),
+    ] = None,
     sharp: of.Sharp = False,
-    mask: of.Mask = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Mask (white = hole), or a folder of masks.", parser=source, metavar="PATH"),
+    ] = None,
     scale: of.Scale = None,
     size: of.Size = None,
     device: Device = "auto",
@@ -74,6 +84,10 @@ def plan(
     self_ensemble: of.Ensemble = False,
 ) -> None:
     """Say what a restoration or a training will take: time, memory, size; a small piece is measured."""
+    if is_url(subject[0].removeprefix("@")):
+        raise ConfigError(
+            f"{shown(subject[0][1:])} is a list at an address; expected photos, a folder, or a list here"
+        )
     if not are_photos(subject[0]):
         _plan_training(subject[0], subject[1:], as_json)
         return
@@ -88,7 +102,7 @@ def plan(
             self_ensemble=self_ensemble,
         ),
         FileOptions(scale=scale, box=parse_box(size)),
-        choice=(task, model, sharp, None if mask is None else Path(mask)),
+        choice=(task, model, sharp, mask),
         as_json=as_json,
     )
 

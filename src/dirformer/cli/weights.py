@@ -8,13 +8,27 @@ from typing import Annotated
 import typer
 
 from dirformer.cli.options import Json, Overwrite
+from dirformer.cli.staged import source as at
+from dirformer.cli.staged import target
 from dirformer.cli.terminal import say, write_json
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="An authors' .pth or .ckpt, or one of our .safetensors.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="An authors' .pth or .ckpt, or one of our .safetensors.", parser=at, metavar="SOURCE"
+        ),
+    ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Result: .safetensors is ours, .pth and .ckpt are theirs.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Result: .safetensors is ours, .pth and .ckpt are theirs.",
+            parser=target,
+            metavar="PATH",
+        ),
     ],
     task: Annotated[str | None, typer.Option(help="realsr, where weights cannot tell it from sr.")] = None,
     teacher: Annotated[

@@ -8,39 +8,79 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dirformer.ground.errors import ConfigError, DataError, PhotoError
-from dirformer.ground.formats import list_photos, photo_size
+from dirformer.ground.formats import kind_of_name, list_photos, photo_size
 from dirformer.ground.paths import is_file
+from dirformer.ground.places import Named, Place, entries
 from dirformer.ground.yaml_text import cut
 
 
-def find_photos(source: Path, *, without: Path | None = None) -> list[Path]:
+def find_photos(source: Named, *, without: Path | None = None) -> list[Named]:
     """Return the photos of a folder or of a list file, by name.
 
     Args:
-        source: a folder, or a text file with one name per line, relative to the folder the file stands in
-            or to the folder of the same stem beside it (`photos_val.txt` names files of `photos/`, or of
-            `photos_val/`).
+        source: a folder, here or at an address, or a text file with one name per line, relative to the
+            folder the file stands in or to the folder of the same stem beside it (`photos_val.txt` names
+            files of `photos/`, or of `photos_val/`).
         without: a list file; its photos are left out.
 
     Raises:
         DataError: if there is nothing there, or a listed photo is missing.
     """
-    if source.is_dir():
-        try:
-            photos = list_photos(source)
-        except OSError as error:
-            why = "no permission" if isinstance(error, PermissionError) else error.strerror
-            raise DataError(f"{source} cannot be opened: {why}; give a folder of photos") from None
-    elif source.is_file() and source.suffix == ".txt":
-        photos = _listed(source)
-    else:
-        raise DataError(f"{source} is not there; expected a folder of photos or a .txt list")
+    photos = _found(source)
     if without is not None:
         left_out = {path.name for path in find_photos(without)}
         photos = [path for path in photos if path.name not in left_out]
     if not photos:
         raise DataError(f"{source} has no photos; expected PNG, JPEG, WebP, TIFF or BMP files")
     return photos
+
+
+def _found(source: Named) -> list[Named]:
+    if isinstance(source, Place):
+        return _photos_at(source)
+    return _photos_here(source)
+
+
+def _photos_here(source: Path) -> list[Path]:
+    if source.is_dir():
+        try:
+            return list_photos(source)
+        except OSError as error:
+            why = "no permission" if isinstance(error, PermissionError) else error.strerror
+            raise DataError(f"{source} cannot be opened: {why}; give a folder of photos") from None
+    if source.is_file() and source.suffix == ".txt":
+        return _listed(source)
+    raise DataError(NOT_THERE.format(source))
+
+
+def _photos_at(source: Place) -> list[Place]:
+    if source.local is not None:
+        return [Place.of(path) for path in _photos_here(source.local)]
+    if source.is_folder():
+        names = [one.name for one in source.listed()[1]]
+        return [source.below(name) for name in names if kind_of_name(Path(name)) == "photo"]
+    if source.suffix != ".txt" or source.entry() is None:
+        raise DataError(NOT_THERE.format(source))
+    folders = [*(source.parent.below(stem) for stem in _stems(source)), source.parent]
+    names = list(filter(None, source.lines()))
+    candidates = [[folder.below(name) for folder in folders] for name in names]
+    stated = iter(entries([place for each in candidates for place in each]))
+    found = []
+    for name, places in zip(names, candidates, strict=True):
+        there = [place for place in places if next(stated).version]
+        if not there:
+            raise DataError(NOT_LISTED.format(source, cut(name), ", ".join(map(str, folders))))
+        found.append(there[0])
+    return found
+
+
+NOT_THERE = "{} is not there; expected a folder of photos or a .txt list"
+NOT_LISTED = "{} lists {}, which is in none of: {}"
+
+
+def _stems(source: Path | Place) -> list[str]:
+    """Return the folders beside a list whose photos it may name: of photos_val.txt photos_val and photos."""
+    return [source.stem, source.stem.rsplit("_", 1)[0]]
 
 
 def pick_photos(photos: list[Path], count: int | None) -> list[Path]:
@@ -63,16 +103,12 @@ def pick_photos(photos: list[Path], count: int | None) -> list[Path]:
 
 def _listed(source: Path) -> list[Path]:
     names = [line.strip() for line in _lines(source) if line.strip()]
-    # photos_val.txt → photos_val/, photos/; then the folder itself.
-    stems = [source.stem, source.stem.rsplit("_", 1)[0]]
-    folders = [*(source.parent / stem for stem in stems), source.parent]
+    folders = [*(source.parent / stem for stem in _stems(source)), source.parent]
     found = []
     for name in names:
         path = next((folder / name for folder in folders if is_file(folder / name)), None)
         if path is None:
-            raise DataError(
-                f"{source} lists {cut(name)}, which is in none of: {', '.join(map(str, folders))}"
-            )
+            raise DataError(NOT_LISTED.format(source, cut(name), ", ".join(map(str, folders))))
         found.append(path)
     return found
 
@@ -91,7 +127,7 @@ def _lines(source: Path) -> list[str]:
 Pair = tuple[Path, Path]
 
 
-def pair_photos(lq: Path, gt: Path, pattern: str | None = None) -> list[Pair]:
+def pair_photos(lq: Named, gt: Named, pattern: str | None = None) -> list[tuple[Named, Named]]:
     """Pair two folders by file name without suffix, never by order.
 
     Args:
@@ -126,7 +162,7 @@ SCALED = ("{}x2", "{}x3", "{}x4", "{}x8")
 """How DIV2K and the benchmarks of its layout name the LQ photo of a GT called `{}`."""
 
 
-def name_pattern(lq: Path, gt: Path) -> str:
+def name_pattern(lq: Named, gt: Named) -> str:
     """Return the pattern for `pair_photos` under which two folders pair whole; `{}` where none does.
 
     Raises:
@@ -205,9 +241,9 @@ def _size(path: Path) -> tuple[int, int]:
         raise DataError(f"{error}; take it out of the folder") from None
 
 
-def by_name(photos: list[Path], clash: str) -> dict[str, Path]:
+def by_name(photos: list[Named], clash: str) -> dict[str, Named]:
     """Return photos by name without suffix; DataError names the first two of one name, and the `clash`."""
-    named: dict[str, Path] = {}
+    named: dict[str, Named] = {}
     for path in photos:
         if path.stem in named:
             raise DataError(f"{named[path.stem]} and {path} {clash.format(name=path.stem)}")

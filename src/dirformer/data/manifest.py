@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dirformer.ground.errors import OutputError
+from dirformer.ground.places import Place
 
 FILE = "manifest.jsonl"
 
@@ -38,22 +39,16 @@ class Manifest:
 
     def _take_up(self, settings: dict[str, Any]) -> None:
         data = self.path.read_bytes()
-        # A killed run can leave half a line; what it spoke of is made again.
-        whole = data[: data.rfind(b"\n") + 1]
-        lines = [json.loads(line) for line in whole.splitlines()]
+        whole, lines = _parsed(data)
         if not lines:
             return
-        if lines[0] != settings:
-            different = [key for key in settings if lines[0].get(key) != settings[key]] or ["settings"]
-            raise OutputError(
-                f"{self.out} was made with another {different[0]}; give another folder or add --overwrite"
-            )
+        _require_same(self.out, lines[0], settings)
         # Half-written files of a killed run; nothing reads them.
         for part in self.out.rglob(".*.part"):
             part.unlink()
-        if len(whole) < len(data):
+        if whole < len(data):
             with self.path.open("rb+") as file:
-                file.truncate(len(whole))
+                file.truncate(whole)
         self.done = {line["name"]: line for line in lines[1:]}
 
     def has(self, name: str, files: Iterable[Path]) -> bool:
@@ -68,6 +63,44 @@ class Manifest:
         self.done[name] = record
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def _parsed(data: bytes) -> tuple[int, list[dict[str, Any]]]:
+    """Return the whole lines of a manifest and how many bytes they have.
+
+    A killed run can leave half a line; what it spoke of is made again.
+    """
+    whole = data.rfind(b"\n") + 1
+    return whole, [json.loads(line) for line in data[:whole].splitlines()]
+
+
+def _require_same(out: Path | Place, found: dict[str, Any], settings: dict[str, Any]) -> None:
+    if found != settings:
+        different = [key for key in settings if found.get(key) != settings[key]] or ["settings"]
+        raise OutputError(
+            f"{out} was made with another {different[0]}; give another folder or add --overwrite"
+        )
+
+
+def take_up(out: Place, settings: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
+    """Return what the manifest of a folder at any place names, by name; None where there is none.
+
+    Raises:
+        OutputError: if the folder holds something of other settings.
+        PhotoError: if the manifest cannot be read.
+    """
+    place = out.below(FILE)
+    _, lines = _parsed(place.read() if place.entry() is not None else b"")
+    if not lines:
+        return None
+    _require_same(out, lines[0], json.loads(json.dumps(settings)))
+    return {line["name"]: line for line in lines[1:]}
+
+
+def write_manifest(out: Place, settings: dict[str, Any], records: Iterable[dict[str, Any]]) -> None:
+    """Write a manifest as a whole, to any place. Raises OutputError if it cannot be."""
+    lines = [json.dumps(line) + "\n" for line in (settings, *records)]
+    out.below(FILE).write("".join(lines).encode())
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,7 @@ from dirformer.ground.photo import decode_rgb
 from dirformer.ground.places import Place, is_url, shown
 
 INDEX = "index.npy"
+_TABLE = re.compile(r"shard-(\d+)\.npy")
 
 
 def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[str]:
@@ -46,20 +48,21 @@ def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[str]:
     return [path.name, table.name]
 
 
-def write_index(folder: Path) -> int:
+def write_index(folder: Path | Place) -> int:
     """Join the tables of a folder's shards to one index; return the number of photos.
 
     Rows are (shard, offset, size). Shards whose table is missing are not finished and not counted in.
     """
-    tables = [np.load(path) for path in sorted(folder.glob("shard-*.npy"))]
-    numbers = [int(path.stem.split("-")[1]) for path in sorted(folder.glob("shard-*.npy"))]
-    rows = [
-        np.column_stack([np.full(len(table), number, dtype=np.int64), table])
-        for number, table in zip(numbers, tables, strict=True)
-    ]
+    place = Place.of(folder) if isinstance(folder, Path) else folder
+    rows = []
+    for name in (one.name for one in place.listed()[1]):
+        if (match := _TABLE.fullmatch(name)) is not None:
+            table = np.load(io.BytesIO(place.below(name).read()))
+            rows.append(np.column_stack([np.full(len(table), int(match[1]), dtype=np.int64), table]))
     index = np.concatenate(rows) if rows else np.empty((0, 3), dtype=np.int64)
-    with atomic_path(folder / INDEX) as part, part.open("wb") as file:
-        np.save(file, index)
+    data = io.BytesIO()
+    np.save(data, index)
+    place.below(INDEX).write(data.getvalue())
     return len(index)
 
 

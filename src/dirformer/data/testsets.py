@@ -9,7 +9,8 @@ it. What a photo becomes depends on the seed, the settings and its name, not on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError, DataError, DirformerError
 from dirformer.ground.paths import atomic_path
 from dirformer.ground.photo import Photo, read_rgb, write_photo
+from dirformer.ground.places import Named
 
 CLASH = "would both become {name}.png; rename one"
 """What to say of two photos whose results would be one file."""
@@ -45,6 +47,156 @@ class Made:
     error: DirformerError | None = None
 
 
+class SetKind(ABC):
+    """What is made of each photo of a test set."""
+
+    folders: tuple[str, ...]
+    """Each has a file NAME.png of every photo."""
+
+    @property
+    @abstractmethod
+    def header(self) -> dict[str, Any]:
+        """The settings, for the manifest."""
+
+    def grouped(self, photos: list[Named]) -> dict[str, list[Named]]:
+        """Return which photos become which name. Raises DataError for two of one name."""
+        return {name: [photo] for name, photo in by_name(photos, CLASH).items()}
+
+    def files(self, name: str) -> list[str]:
+        """Return the files of a name, relative to the test set's folder."""
+        return [f"{folder}/{name}.png" for folder in self.folders]
+
+    @abstractmethod
+    def make(self, name: str, photos: Sequence[Path], out: Path) -> dict[str, Any]:
+        """Write the files of a name; return what the manifest says of it. Raises DirformerError."""
+
+    def made(self, out: Path, photos: list[Path], *, overwrite: bool) -> Iterator[Made]:
+        """Make the test set, one record each; what is there is kept, and a damaged photo is left out."""
+        groups = self.grouped(photos)
+        manifest = Manifest(out, self.header, overwrite=overwrite)
+
+        def make() -> Iterator[Made]:
+            for name, group in groups.items():
+                if manifest.has(name, [out / file for file in self.files(name)]):
+                    yield Made(name, kept=True)
+                    continue
+                try:
+                    values = self.make(name, group, out)
+                except DirformerError as error:
+                    yield Made(name, error=error)
+                    continue
+                manifest.write(name, **values)
+                yield Made(name)
+
+        return make()
+
+
+class Degraded(SetKind):
+    """Photos cut to a multiple of the scale, as the benchmarks do, and degraded: lq/NAME.png, gt/NAME.png.
+
+    Args:
+        kind: name of the degradation; see `degradations.table.DEGRADATIONS`.
+        scale: GT size over LQ size; None takes the kind's first.
+        seed: another seed is another test set.
+
+    Raises:
+        ConfigError: for an unknown kind or scale.
+    """
+
+    folders = ("lq", "gt")
+
+    def __init__(self, kind: str, scale: int | None = None, seed: int = 0) -> None:
+        self.kind, self.seed = kind, seed
+        self._degrade = degradation(kind, scale)
+
+    @property
+    def header(self) -> dict[str, Any]:
+        scale, settings = self._degrade.scale, _settings(self._degrade)
+        return {"degradation": self.kind, "scale": scale, "seed": self.seed, "settings": settings}
+
+    def make(self, name: str, photos: Sequence[Path], out: Path) -> dict[str, Any]:
+        (path,), degrade = photos, self._degrade
+        gt = read_rgb(path).float() / 255
+        height, width = (side - side % degrade.scale for side in gt.shape[1:])
+        if min(height, width) == 0:
+            raise DataError(f"{path} is smaller than the scale, {degrade.scale}; take it out")
+        gt = gt[:, :height, :width]
+        (draws,) = degrade.draw([seeded_generator(self.seed, self.kind, name)], (height, width))
+        lq = degrade.apply(gt[None], [draws])[0]
+        for file, pixels in zip(self.files(name), (lq, gt), strict=True):
+            write_photo(out / file, Photo(pixels))
+        return {"source": path.name, "parameters": asdict(draws)}
+
+
+class Averaged(SetKind):
+    """Successive frames of a clip averaged into blurred photos; the middle one is the GT, as in GoPro.
+
+    Args:
+        frames: how many make one photo, odd.
+
+    Raises:
+        ConfigError: if `frames` is even.
+    """
+
+    folders = ("lq", "gt")
+
+    def __init__(self, frames: int) -> None:
+        if frames % 2 == 0:
+            raise ConfigError(f"{frames} frames have no middle one; give an odd number")
+        self.frames = frames
+
+    @property
+    def header(self) -> dict[str, Any]:
+        return {"degradation": "frames", "scale": 1, "frames": self.frames}
+
+    def grouped(self, photos: list[Named]) -> dict[str, list[Named]]:
+        frames = self.frames
+        if len(photos) < frames:
+            raise DataError(f"{photos[0].parent} has {len(photos)} frames; expected at least {frames}")
+        clips = [photos[first : first + frames] for first in range(0, len(photos) - frames + 1, frames)]
+        return {clip[frames // 2].stem: clip for clip in clips}
+
+    def make(self, name: str, photos: Sequence[Path], out: Path) -> dict[str, Any]:
+        lq, gt = (out / file for file in self.files(name))
+        write_photo(lq, Photo(average_frames(read_rgb(path).float() / 255 for path in photos)))
+        write_photo(gt, Photo(read_rgb(photos[self.frames // 2]).float() / 255))
+        return {"source": [path.name for path in photos]}
+
+
+class Masked(SetKind):
+    """Photos cut to squares, with a mask each: gt/NAME.png, masks/NAME.png; as LaMa's test sets were made.
+
+    The shorter side is resized to `size`, five masks are drawn on the photo, each is cut out in a square
+    around its hole, those with more than half hole are dropped, and one of the others is picked.
+
+    Raises:
+        ConfigError: for unknown settings.
+    """
+
+    folders = ("gt", "masks")
+
+    def __init__(self, kind: str, size: int, *, pick: int | None = None, seed: int = 0) -> None:
+        self.kind, self._settings = mask_kind(kind), mask_settings(kind, size)
+        self.size, self.pick, self.seed = size, pick, seed
+
+    @property
+    def header(self) -> dict[str, Any]:
+        settings = asdict(self._settings)
+        header = {"masks": self.kind, "size": self.size, "seed": self.seed, "settings": settings}
+        return header | ({} if self.pick is None else {"pick": self.pick})
+
+    def make(self, name: str, photos: Sequence[Path], out: Path) -> dict[str, Any]:
+        (path,), size = photos, self.size
+        photo = _shorter_side(read_rgb(path), size)
+        generator = seeded_generator(self.seed, self.kind, size, name)
+        mask, (top, left) = _mask_for(photo, self._settings, generator)
+        crop = photo[:, top : top + size, left : left + size].float() / 255
+        gt, hole = (out / file for file in self.files(name))
+        write_photo(gt, Photo(crop))
+        _write_mask(hole, mask)
+        return {"source": path.name, "crop": [top, left], "hole": round(float(mask.mean()), 6)}
+
+
 def degrade_photos(
     source: Path,
     out: Path,
@@ -56,15 +208,15 @@ def degrade_photos(
 ) -> Iterator[Made]:
     """Degrade the photos of a folder or list into a test set, one record each.
 
-    Photos are cut to a multiple of the scale, as the benchmarks do. A damaged photo is reported and left
-    out; the others go on. Run again, photos that are there already are kept.
+    A damaged photo is reported and left out; the others go on. Run again, photos that are there already are
+    kept.
 
     Args:
         source: folder or list file of clean photos.
         out: folder of the test set.
-        kind: name of the degradation; see `degradations.table.DEGRADATIONS`.
-        scale: GT size over LQ size; None takes the kind's first.
-        seed: another seed is another test set.
+        kind: as in `Degraded`.
+        scale: as in `Degraded`.
+        seed: as in `Degraded`.
         overwrite: make everything anew.
 
     Raises:
@@ -72,76 +224,20 @@ def degrade_photos(
         DataError: if there are no photos, or two of the same name.
         OutputError: if `out` holds a test set of other settings.
     """
-    degrade = degradation(kind, scale)
-    photos = by_name(find_photos(source), CLASH)
-    header = {"degradation": kind, "scale": degrade.scale, "seed": seed, "settings": _settings(degrade)}
-    manifest = Manifest(out, header, overwrite=overwrite)
-
-    def make() -> Iterator[Made]:
-        for name, path in photos.items():
-            files = out / "lq" / f"{name}.png", out / "gt" / f"{name}.png"
-            if manifest.has(name, files):
-                yield Made(name, kept=True)
-                continue
-            try:
-                gt = read_rgb(path).float() / 255
-                height, width = (side - side % degrade.scale for side in gt.shape[1:])
-                if min(height, width) == 0:
-                    raise DataError(f"{path} is smaller than the scale, {degrade.scale}; take it out")
-                gt = gt[:, :height, :width]
-                (draws,) = degrade.draw([seeded_generator(seed, kind, name)], (height, width))
-                lq = degrade.apply(gt[None], [draws])[0]
-                for file, pixels in zip(files, (lq, gt), strict=True):
-                    write_photo(file, Photo(pixels))
-            except DirformerError as error:
-                yield Made(name, error=error)
-                continue
-            manifest.write(name, source=path.name, parameters=asdict(draws))
-            yield Made(name)
-
-    return make()
+    how = Degraded(kind, scale, seed)
+    return how.made(out, find_photos(source), overwrite=overwrite)
 
 
 def average_clips(source: Path, out: Path, *, frames: int, overwrite: bool = False) -> Iterator[Made]:
-    """Average successive frames into blurred photos; the middle frame is the GT, as in the GoPro set.
-
-    Args:
-        source: folder of one clip's frames, in the order of their names.
-        out: folder of the test set.
-        frames: how many make one photo, odd.
-        overwrite: make everything anew.
+    """Average successive frames of one clip, in the order of their names, into a test set; see `Averaged`.
 
     Raises:
         ConfigError: if `frames` is even.
         DataError: if there are fewer frames than that.
         OutputError: if `out` holds a test set of other settings.
     """
-    if frames % 2 == 0:
-        raise ConfigError(f"{frames} frames have no middle one; give an odd number")
-    paths = find_photos(source)
-    if len(paths) < frames:
-        raise DataError(f"{source} has {len(paths)} frames; expected at least {frames}")
-    manifest = Manifest(out, {"degradation": "frames", "scale": 1, "frames": frames}, overwrite=overwrite)
-
-    def make() -> Iterator[Made]:
-        for first in range(0, len(paths) - frames + 1, frames):
-            clip = paths[first : first + frames]
-            name = clip[frames // 2].stem
-            files = out / "lq" / f"{name}.png", out / "gt" / f"{name}.png"
-            if manifest.has(name, files):
-                yield Made(name, kept=True)
-                continue
-            try:
-                blurred = average_frames(read_rgb(path).float() / 255 for path in clip)
-                write_photo(files[0], Photo(blurred))
-                write_photo(files[1], Photo(read_rgb(clip[frames // 2]).float() / 255))
-            except DirformerError as error:
-                yield Made(name, error=error)
-                continue
-            manifest.write(name, source=[path.name for path in clip])
-            yield Made(name)
-
-    return make()
+    how = Averaged(frames)
+    return how.made(out, find_photos(source), overwrite=overwrite)
 
 
 def make_masks(
@@ -182,42 +278,17 @@ def mask_photos(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Iterator[Made]:
-    """Make an inpainting test set of photos: OUT/gt/NAME.png and OUT/masks/NAME.png, `size` square.
+    """Make an inpainting test set of photos, `size` square; see `Masked`.
 
-    As LaMa's test sets were made: the shorter side is resized to `size`, five masks are drawn on the
-    photo, each is cut out in a square around its hole, those with more than half hole are dropped, and
-    one of the others is picked. `pick` takes that many of the photos, always the same (`pick_photos`).
+    `pick` takes that many of the photos, always the same (`pick_photos`).
 
     Raises:
         ConfigError: for unknown settings, or if there are fewer photos than `pick`.
         DataError: if there are no photos, or two of the same name.
         OutputError: if `out` holds a set of other settings.
     """
-    kind, settings = mask_kind(kind), mask_settings(kind, size)
-    photos = by_name(pick_photos(find_photos(source), pick), CLASH)
-    header = {"masks": kind, "size": size, "seed": seed, "settings": asdict(settings)}
-    manifest = Manifest(out, header | ({} if pick is None else {"pick": pick}), overwrite=overwrite)
-
-    def make() -> Iterator[Made]:
-        for name, path in photos.items():
-            files = out / "gt" / f"{name}.png", out / "masks" / f"{name}.png"
-            if manifest.has(name, files):
-                yield Made(name, kept=True)
-                continue
-            try:
-                photo = _shorter_side(read_rgb(path), size)
-                mask, (top, left) = _mask_for(photo, settings, seeded_generator(seed, kind, size, name))
-                crop = photo[:, top : top + size, left : left + size].float() / 255
-                write_photo(files[0], Photo(crop))
-                _write_mask(files[1], mask)
-            except DirformerError as error:
-                yield Made(name, error=error)
-                continue
-            hole = round(float(mask.mean()), 6)
-            manifest.write(name, source=path.name, crop=[top, left], hole=hole)
-            yield Made(name)
-
-    return make()
+    how = Masked(kind, size, pick=pick, seed=seed)
+    return how.made(out, pick_photos(find_photos(source), pick), overwrite=overwrite)
 
 
 def _mask_for(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirformer.data.prepare import plan
+from dirformer.data.plans import plan
 from dirformer.evaluation.paper import Case, Table
 from dirformer.evaluation.samples import Sample, find_samples
 from dirformer.ground.errors import DataError
@@ -51,7 +51,7 @@ def _unpacked(name: str, part: str, folder: Path) -> list[Sample]:
     except (DataError, StopIteration):
         return []
     return [
-        Sample(item.name, item.lq.container, item.gt.container)
+        Sample(item.name, Path(str(item.lq.container)), Path(str(item.gt.container)))
         for item in items
         if item.lq is not None and item.lq.kind == item.gt.kind == "file"
     ]

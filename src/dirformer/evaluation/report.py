@@ -21,11 +21,12 @@ from torch import Tensor
 from dirformer import __version__
 from dirformer.evaluation.paper import TABLES, printed_costs
 from dirformer.evaluation.results import read_result, safe_name
-from dirformer.evaluation.samples import find_samples
+from dirformer.evaluation.samples import pair_samples
 from dirformer.evaluation.tables import columns, number, table, title
 from dirformer.ground.errors import OutputError, PhotoError
 from dirformer.ground.paths import atomic_path
-from dirformer.ground.photo import read_rgb
+from dirformer.ground.photo import decode_rgb
+from dirformer.ground.places import Place
 from dirformer.metrics.table import described
 
 
@@ -127,29 +128,27 @@ def _photos(result: dict[str, Any], limit: int) -> str:
     if not settings.get("save"):
         return "<p class=note>No photos were kept; <code>evaluate … --save DIR</code> keeps them.</p>"
     masks = settings.get("masks")
-    samples = {
-        s.name: s
-        for s in find_samples(
-            Path(settings["lq"]),
-            Path(settings["gt"]),
-            Path(masks) if masks else None,
-        )
-    }
+    lq, gt, save = (Place.of(settings[name]) for name in ("lq", "gt", "save"))
+    samples = {sample[0]: sample for sample in pair_samples(lq, gt, Place.of(masks) if masks else None)}
     blocks = []
     for row in worst_first(result)[:limit]:
         sample = samples.get(row["name"])
         if sample is None:
             continue
-        lq, gt = (read_rgb(path).float() / 255 for path in (sample.lq, sample.gt))
+        before, clean = _read(sample[1]), _read(sample[2])
         panels = []
         for entry in result["models"]:
-            path = Path(settings["save"]) / safe_name(entry["model"]) / f"{row['name']}.png"
-            if not path.is_file():
-                raise PhotoError(f"{path} is not there; evaluate again with --save {settings['save']}")
+            place = save.below(safe_name(entry["model"])).below(f"{row['name']}.png")
+            if place.entry() is None:
+                raise PhotoError(f"{place} is not there; evaluate again with --save {settings['save']}")
             scores = next(r for r in entry["images"] if r["name"] == row["name"])
-            panels.append(_panel(entry["model"], scores, lq, read_rgb(path).float() / 255, gt))
+            panels.append(_panel(entry["model"], scores, before, _read(place), clean))
         blocks.append(f"<h3>{html.escape(row['name'])}</h3><div class=row>{''.join(panels)}</div>")
     return "\n".join(blocks)
+
+
+def _read(place: Place) -> Float[Tensor, "3 h w"]:
+    return decode_rgb(place.read(), str(place)).float() / 255
 
 
 def worst_first(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dirformer.ground.errors import ConfigError, DataError
+from dirformer.ground.places import is_url
 from dirformer.metrics.protocols import Protocol, find_protocol
 from dirformer.metrics.table import find_metric
 from dirformer.networks.presets import PRESETS
@@ -22,11 +23,11 @@ SHAPES = ("rrdbnet-x4", "restormer")
 
 def check_request(
     models: list[str],
-    lq: Path | None,
-    gt: Path,
+    lq: str | Path | None,
+    gt: str | Path,
     protocol: str,
     *,
-    masks: Path | None = None,
+    masks: str | Path | None = None,
     metrics: Iterable[str] = (),
     seeds: int = 1,
 ) -> Protocol:
@@ -52,7 +53,7 @@ def check_request(
     if masks is None and rules.needs_masks:
         raise DataError("the inpainting protocol needs masks; give --masks DIR (white = hole)")
     for what, place in (("--lq", lq), ("--gt", gt), ("--masks", masks)):
-        if place is not None and not place.exists():
+        if place is not None and not is_url(place) and not Path(place).exists():
             raise DataError(f"{what} {place} is not there; give a folder (or a list file) of photos")
     return rules
 

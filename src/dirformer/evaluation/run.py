@@ -36,6 +36,7 @@ from dirformer.evaluation.results import SCHEMA, finite, infinite, safe_name, se
 from dirformer.evaluation.samples import Sample, find_samples, restore_sample
 from dirformer.ground.journal import Journal, read_journal
 from dirformer.ground.photo import Photo, write_photo
+from dirformer.ground.places import shown
 from dirformer.metrics.perceptual import frechet_distance
 from dirformer.metrics.protocols import Protocol
 from dirformer.metrics.scorer import Scorer, open_scorer, quantise
@@ -53,6 +54,48 @@ class Record:
     """`name`, one number per metric, `seconds` and `peak_mib` of restoring."""
     features: tuple[Tensor, Tensor] | None = None
     """FID's features of result and GT, where FID is computed."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a method is scored on a sample."""
+
+    rules: Protocol
+    scorer: Scorer
+    seeds: range
+    """Starts of the diffusion, over which scores are averaged."""
+    all_variants: bool = False
+    """Whether every variant of `variants.VARIANTS` is scored, too."""
+
+    def score(self, method: Method, sample: Sample, save: Path | None = None) -> Record:
+        """Restore a sample and score it; its result is kept as SAVE/METHOD/NAME.png if asked.
+
+        Raises:
+            DataError: if sizes do not match.
+        """
+        runs = [restore_sample(method, sample, seed) for seed in self.seeds]
+        gt, results = runs[0].gt, [quantise(run.restored, self.rules) for run in runs]
+        first, scores = results[0], [self.scorer.scores(result, gt) for result in results]
+        if save is not None:
+            write_photo(save / safe_name(method.name) / f"{sample.name}.png", Photo(first.float()))
+        row: dict[str, Any] = {"name": sample.name}
+        row |= {k: sum(s[k] for s in scores) / len(scores) for k in scores[0]}
+        row |= {"seconds": sum(run.seconds for run in runs) / len(runs)}
+        row |= {"peak_mib": max(run.peak_mib for run in runs)}
+        if len(self.seeds) > 1:
+            row["by_seed"] = {k: [s[k] for s in scores] for k in scores[0]}
+        if self.all_variants:
+            # Of the first seed: variants differ by far more than seeds do.
+            row["variants"] = variant_scores(first, gt)
+        if self.scorer.inception is None:
+            return Record(method.name, row)
+        return Record(method.name, row, (self.scorer.features(first), self.scorer.features(gt)))
+
+    def identity(self, model: str, precision: str) -> str:
+        """Return what a model's rows depend on beside the photos, as text."""
+        of_model = [fingerprint(model), model.endswith(ENSEMBLE)]
+        of_scores = [self.rules.name, self.scorer.names, list(self.seeds), precision, self.all_variants]
+        return json.dumps([*of_model, *of_scores])
 
 
 class Evaluation:
@@ -75,7 +118,8 @@ class Evaluation:
             so that the same call goes on where it stopped.
         metric_weights: folder of published weights (`perceptual.weights_folder`).
         all_variants: also score every variant of `variants.VARIANTS`, into `variants` of a row.
-        samples: the pairs themselves, where folders and names do not tell; None finds them.
+        samples: the pairs themselves, where folders and names do not tell; None finds them. With them lq, gt,
+            masks and save may be addresses.
 
     Raises:
         DataError: if names do not match, masks are missing, or a folder is empty.
@@ -103,49 +147,55 @@ class Evaluation:
     ) -> None:
         names = [models] if isinstance(models, str | Path) else models
         self.models = list(dict.fromkeys(str(name) for name in names))
-        lq, masks = (None if place is None else Path(place) for place in (lq, masks))
-        gt = Path(gt)
-        self.rules: Protocol = check_request(
-            self.models, lq, gt, protocol, masks=masks, metrics=metrics, seeds=seeds
-        )
-        self.seeds = range(seed, seed + seeds)
+        rules = check_request(self.models, lq, gt, protocol, masks=masks, metrics=metrics, seeds=seeds)
         self.device, self.precision = device, precision
         self.save = None if save is None else Path(save)
         if samples is not None:
             self.samples = samples
+        elif lq is None:
+            self.samples, rules = self._made(Path(gt), rules)
         else:
-            self.samples = self._made(gt) if lq is None else find_samples(lq, gt, masks)
-        self.scorer: Scorer = open_scorer(
-            self.rules,
+            self.samples = find_samples(Path(lq), Path(gt), None if masks is None else Path(masks))
+        scorer = open_scorer(
+            rules,
             metrics,
             weights=None if metric_weights is None else Path(metric_weights),
             device="cpu" if device == "auto" else device,
         )
-        self.all_variants = all_variants
+        self.scoring = Scoring(rules, scorer, range(seed, seed + seeds), all_variants)
         self.journal = None if journal is None else Journal(journal)
         self.settings = {
-            "lq": None if lq is None else str(lq),
-            "gt": str(gt),
-            "masks": None if masks is None else str(masks),
-            "definition": self.rules.sentence,
-            "border": self.rules.border,
-            "rounding": self.rules.rounding,
-            "seeds": list(self.seeds),
+            "lq": _named(lq),
+            "gt": _named(gt),
+            "masks": _named(masks),
+            "definition": rules.sentence,
+            "border": rules.border,
+            "rounding": rules.rounding,
+            "seeds": list(self.scoring.seeds),
             "precision": precision,
             "version": __version__,
             "torch": torch.__version__,
-            "save": None if save is None else str(save),
+            "save": _named(save),
         }
 
-    def _made(self, photos: Path) -> list[Sample]:
+    @property
+    def rules(self) -> Protocol:
+        """The protocol."""
+        return self.scoring.rules
+
+    @property
+    def scorer(self) -> Scorer:
+        """Its metrics, opened."""
+        return self.scoring.scorer
+
+    def _made(self, photos: Path, rules: Protocol) -> tuple[list[Sample], Protocol]:
         """Make the degraded photos of the protocol; they are gone with this object."""
         scale = mild.common_scale({name: method_scale(name) for name in self.models})
-        self.rules = mild.rules_at(self.rules, scale)
         baseline = "input" if scale == 1 else "bicubic"
         self.models = [baseline, *(name for name in self.models if name != baseline)]
         folder = Path(tempfile.mkdtemp(prefix="dirformer-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return mild.make_samples(photos, folder, scale)
+        return mild.make_samples(photos, folder, scale), mild.rules_at(rules, scale)
 
     def __len__(self) -> int:
         return len(self.models) * len(self.samples)
@@ -158,17 +208,7 @@ class Evaluation:
         """
         known = self._known()
         for model in self.models:
-            identity = json.dumps(
-                [
-                    fingerprint(model),
-                    model.endswith(ENSEMBLE),
-                    self.rules.name,
-                    self.scorer.names,
-                    list(self.seeds),
-                    self.precision,
-                    self.all_variants,
-                ]
-            )
+            identity = self.scoring.identity(model, self.precision)
             method: Method | None = None
             for sample in self.samples:
                 key = "" if self.journal is None else _key(identity, sample)
@@ -177,7 +217,7 @@ class Evaluation:
                     yield Record(model, known[key])
                     continue
                 method = method or find_method(model, device=self.device, precision=self.precision)
-                record = replace(self._score(method, sample), model=model)
+                record = replace(self.scoring.score(method, sample, self.save), model=model)
                 if self.journal is not None:
                     self.journal.write("row", key=key, model=model, row=finite(record.row))
                 yield record
@@ -189,25 +229,6 @@ class Evaluation:
         rows = (r for r in read_journal(self.journal.path, log.warning) if r.get("kind") == "row")
         # A record that lacks a part is scored again, like one that was torn.
         return {r["key"]: infinite(r["row"]) for r in rows if "key" in r and isinstance(r.get("row"), dict)}
-
-    def _score(self, method: Method, sample: Sample) -> Record:
-        runs = [restore_sample(method, sample, seed) for seed in self.seeds]
-        gt, results = runs[0].gt, [quantise(run.restored, self.rules) for run in runs]
-        first, scores = results[0], [self.scorer.scores(result, gt) for result in results]
-        if self.save is not None:
-            write_photo(self.save / safe_name(method.name) / f"{sample.name}.png", Photo(first.float()))
-        row: dict[str, Any] = {"name": sample.name}
-        row |= {k: sum(s[k] for s in scores) / len(scores) for k in scores[0]}
-        row |= {"seconds": sum(run.seconds for run in runs) / len(runs)}
-        row |= {"peak_mib": max(run.peak_mib for run in runs)}
-        if len(self.seeds) > 1:
-            row["by_seed"] = {k: [s[k] for s in scores] for k in scores[0]}
-        if self.all_variants:
-            # Of the first seed: variants differ by far more than seeds do.
-            row["variants"] = variant_scores(first, gt)
-        if self.scorer.inception is None:
-            return Record(method.name, row)
-        return Record(method.name, row, (self.scorer.features(first), self.scorer.features(gt)))
 
     def summarise(self, records: Iterable[Record]) -> dict[str, Any]:
         """Collect records into the result that files hold."""
@@ -223,10 +244,10 @@ class Evaluation:
             if features[model]:
                 ours, clean = (torch.stack(side) for side in zip(*features[model], strict=True))
                 entry["mean"] = {"fid": frechet_distance(ours, clean), **entry["mean"]}
-            if self.all_variants:
+            if self.scoring.all_variants:
                 columns = {k: [row["variants"][k] for row in rows[model]] for k in rows[model][0]["variants"]}
                 entry["variants"] = {k: sum(values) / len(values) for k, values in columns.items()}
-            if len(self.seeds) > 1:
+            if len(self.scoring.seeds) > 1:
                 entry["seed_spread"] = seed_spread(rows[model])
             models.append({**entry, "sha256": fingerprint(model)})
         result = {
@@ -263,6 +284,10 @@ def evaluate(
     """
     run = Evaluation(models, lq, gt, protocol, **options)
     return run.summarise(run.records())
+
+
+def _named(place: str | Path | None) -> str | None:
+    return None if place is None else shown(str(place))
 
 
 def _key(identity: str, sample: Sample) -> str:

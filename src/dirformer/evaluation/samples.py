@@ -16,6 +16,7 @@ from dirformer.ground.mask import read_mask_for
 from dirformer.ground.mask_names import is_mask_name, masks_by_name, split_masks
 from dirformer.ground.memory import PeakMemory
 from dirformer.ground.photo import read_rgb
+from dirformer.ground.places import Named, Place
 from dirformer.metrics.scorer import as_float
 
 
@@ -95,16 +96,21 @@ def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
     Raises:
         DataError: naming the first photo without a partner or mask.
     """
+    return [Sample(*sample) for sample in pair_samples(lq, gt, masks)]
+
+
+def pair_samples(lq: Named, gt: Named, masks: Named | None) -> list[tuple[str, Named, Named, Named | None]]:
+    """Return name, LQ, GT and mask of each sample of folders here or at addresses; see `find_samples`."""
     if masks is None:
-        return [Sample(b.stem, a, b) for a, b in pair_photos(lq, gt)]
+        return [(b.stem, a, b, None) for a, b in pair_photos(lq, gt)]
     clean = {p.stem: p for p in split_masks(find_photos(gt))[0]}
     photos, beside = split_masks(find_photos(lq))
-    if masks.resolve() == lq.resolve():
+    if _are_one(masks, lq):
         # A mask whose photo is missing is still no photo.
         photos, found = [p for p in photos if not is_mask_name(p)], masks_by_name(beside)
     else:
         found = masks_by_name(find_photos(masks))
-    samples = []
+    samples: list[tuple[str, Named, Named, Named | None]] = []
     for path in photos:
         if path.stem not in clean:
             raise DataError(f"{path.stem} is in {lq} but not in {gt}; pairs need the same name")
@@ -112,10 +118,16 @@ def find_samples(lq: Path, gt: Path, masks: Path | None) -> list[Sample]:
             raise DataError(
                 f"{path} has no mask in {masks}; expected {path.stem}.png or {path.stem}_mask000.png"
             )
-        samples.append(Sample(path.stem, path, clean[path.stem], found[path.stem]))
+        samples.append((path.stem, path, clean[path.stem], found[path.stem]))
     if not samples:
         raise DataError(f"{lq} has only masks; expected photos beside them")
     return samples
+
+
+def _are_one(place: Path | Place, other: Path | Place) -> bool:
+    if isinstance(place, Path) and isinstance(other, Path):
+        return place.resolve() == other.resolve()
+    return place == other
 
 
 def _ratio(sample: Sample, lq: Tensor, gt: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""An order done by a Ray cluster: Ray Data lists in tasks and restores in a pool of actors.
+"""An order done by a Ray cluster: Ray Data lists in tasks and works in a pool of actors.
 
 What travels through Ray's object store are lines of text: chunks of addresses and reports. Photos go from
 their store to the worker and back. Ray starts tasks and actors again that die; results do not depend on it,
@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dirformer.fleet.listing import Listing, Shard
-from dirformer.fleet.order import Chunk, Order, Report
+from dirformer.fleet.order import Chunk, Order, Report, Shard
 from dirformer.ground.errors import ConfigError, MissingExtraError, OutputError
 
 TRIES = 3
@@ -95,7 +94,7 @@ class Actor:
         self._worker = Worker(order)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
-        """Restore a batch of chunks."""
+        """Do a batch of chunks."""
         return {"report": [self._worker.work(Chunk.from_text(str(text))).to_text() for text in rows["chunk"]]}
 
 
@@ -106,7 +105,7 @@ class _Lister:
         self._order = order
 
     def __call__(self, rows: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
-        listing = Listing(self._order)
+        listing = self._order.listing()
         for kind, folder, sources in zip(rows["kind"], rows["folder"], rows["sources"], strict=True):
             for chunk in listing.chunks(Shard(str(kind), str(folder), tuple(map(str, sources)))):
                 yield {"chunk": [chunk.to_text()]}
@@ -143,7 +142,7 @@ def _reports(ray: Any, order: Order, cluster: Cluster) -> Iterator[Report]:
     share = {"num_gpus": 1} if gpus else {"num_cpus": 0.9}  # the rest of a CPU is for listing
     shards = [
         {"kind": shard.kind, "folder": shard.folder, "sources": list(shard.sources)}
-        for shard in Listing(order).shards()
+        for shard in order.listing().shards()
     ]
     blocks = min(_LISTERS, len(shards))
     chunks = ray.data.from_items(shards, override_num_blocks=blocks).map_batches(
@@ -166,8 +165,10 @@ def _reports(ray: Any, order: Order, cluster: Cluster) -> Iterator[Report]:
         report = Report.from_text(str(row["report"]))
         told += report.told
         yield report
-    lost = Listing(order).count() - told
+    lost = order.listing().count() - told
     if lost > 0:
         yield Report(
-            errors=[f"{lost} photos are not restored: {TRIES + 1} workers died at their chunks; run again"]
+            errors=[
+                f"{lost} photos are not {order.done}: {TRIES + 1} workers died at their chunks; run again"
+            ]
         )

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from dirformer.fleet.manifest import read_records
-from dirformer.fleet.order import Chunk, Item, Order, Record
+from dirformer.fleet.order import Chunk, Item, Lists, Order, Record, Shard
 from dirformer.ground.errors import ConfigError, DirformerError
 from dirformer.ground.formats import kind_of_name
 from dirformer.ground.mask_names import split_masks
 from dirformer.ground.paths import remove_leftovers
 from dirformer.ground.places import Entry, Place, is_url
-from dirformer.inference.jobs import output_name
+from dirformer.inference.jobs import FileOptions, output_name
 
 PHOTOS = 16
 """Photos of a chunk, at most."""
@@ -27,28 +27,36 @@ ROOM = 64 * 2**20
 """Bytes of the files of a chunk, unless one is larger."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A part of what is to be listed: it can be listed beside others."""
+class Results:
+    """What lies where results go; each folder is listed once."""
 
-    kind: str
-    """`tree`, `folder` (without those below it), `photos` or `list`."""
-    folder: str
-    """Below the source, and below the folder of results."""
-    sources: tuple[str, ...] = field(repr=False)
-    """Addresses: one, or several photos."""
+    def __init__(self, out: Place) -> None:
+        self._out = out
+        self._folders: dict[str, dict[str, int]] = {}
 
-    @property
-    def source(self) -> Place:
-        """The folder or list."""
-        return Place(self.sources[0])
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a result by its name below `out`; None if it is not there."""
+        folder, _, last = name.rpartition("/")
+        if folder not in self._folders:
+            files = self._out.below(folder).listed()[1]
+            self._folders[folder] = {one.name: one.size for one in files}
+        return self._folders[folder].get(last)
+
+    def finished(self, records: Iterable[Record], version: str, options: str) -> Record | None:
+        """Return the record of a result that is there whole, made from this version with these options."""
+        for one in records:
+            fits = not one.error and (one.version, one.options) == (version, options)
+            if fits and all(self.size(name) == size for name, size in one.sizes.items()):
+                return one
+        return None
 
 
-class Listing:
+class Listing(Lists):
     """What an order's sources hold."""
 
-    def __init__(self, order: Order) -> None:
-        self._order, self._digest = order, order.digest()
+    def __init__(self, order: Order, files: FileOptions, masks: Place | None) -> None:
+        self._order, self._files, self._masks = order, files, masks
+        self._digest = order.digest()
 
     def shards(self) -> Iterator[Shard]:
         """Yield parts that can be listed side by side: the folders directly below the source.
@@ -113,7 +121,7 @@ class Listing:
 
     def _walk(self, shard: Shard) -> Iterator[tuple[str, list[Entry]]]:
         """Yield each folder, as named below the source, with its files; not those of results and masks."""
-        closed = {place.url.rstrip("/") for place in (self._order.out, self._order.mask) if place is not None}
+        closed = {place.url.rstrip("/") for place in (self._order.out, self._masks) if place is not None}
         waiting = [shard.folder]
         while waiting:
             folder = waiting.pop()
@@ -153,45 +161,36 @@ class Listing:
         if (here := order.out.below(folder).local) is not None:
             remove_leftovers(here)  # of workers that were killed
         known = {} if order.one_file else read_records(order.out, folder)
-        there = self._results(folder)
+        results = Results(order.out)
         for photo, entry in found:
-            name = order.out.name if order.one_file else output_name(Path(entry.name), None, order.files)
+            name = order.out.name if order.one_file else output_name(Path(entry.name), None, self._files)
             if name in taken:
                 both = f"{photo} and {taken[name]} would both be written"
                 errors.append(f"{both} to {self._output(folder, name)}; rename one")
                 continue
             taken[name] = str(photo)
             place = self._output(folder, name)
-            records = known.get(f"{folder}/{name}".lstrip("/"), [])
+            whole = f"{folder}/{name}".lstrip("/")
+            there = self._is_there(whole, results)
+            records = known.get(whole, [])
             if place.url == photo.url:
                 errors.append(f"{photo} would be replaced by its result; give another place: -o PLACE")
-            elif name in there and not records and not order.overwrite:
+            elif there and not records and not order.overwrite:
                 errors.append(f"{place} exists already; add --overwrite to replace it")
-            elif order.skip and any(self._fits(record, entry, there.get(name)) for record in records):
+            elif order.skip and results.finished(records, entry.version, self._digest) is not None:
                 skipped += 1
             else:
-                todo.append(Item(photo.url, folder, name, entry.size, entry.version))
-        first = Chunk(folder, (), skipped, tuple(errors), passed)
-        for items in _cut(todo):
-            yield Chunk(folder, items, first.skipped, first.errors, first.passed)
-            first = Chunk(folder)
-        if first.skipped or first.errors or first.passed:
-            yield first
+                todo.append(Item(photo.url, folder, name, entry.size, entry.version, there=there))
+        yield from cut(Chunk(folder, (), skipped, tuple(errors), passed), todo)
 
     def _output(self, folder: str, name: str) -> Place:
         out = self._order.out
         return out if self._order.one_file else out.below(folder).below(name)
 
-    def _results(self, folder: str) -> dict[str, int]:
-        """Return name → bytes of what lies where the results go."""
+    def _is_there(self, name: str, results: Results) -> bool:
         if self._order.one_file:
-            found = self._order.out.entry()
-            return {} if found is None else {found.name: found.size}
-        return {one.name: one.size for one in self._order.out.below(folder).listed()[1]}
-
-    def _fits(self, record: Record, entry: Entry, size: int | None) -> bool:
-        made_from = (record.version, record.options, record.size)
-        return not record.error and made_from == (entry.version, self._digest, size)
+            return self._order.out.entry() is not None
+        return results.size(name) is not None
 
 
 def _photos(files: list[Entry]) -> tuple[list[Entry], dict[str, int]]:
@@ -205,6 +204,15 @@ def _photos(files: list[Entry]) -> tuple[list[Entry], dict[str, int]]:
             passed[Path(one.name).suffix.lower() or "without suffix"] += 1
     photos, _ = split_masks(list(found))
     return [found[path] for path in photos], dict(passed)
+
+
+def cut(first: Chunk, todo: list[Item]) -> Iterator[Chunk]:
+    """Yield what is to be done in one folder, in chunks; the first of them says what `first` does."""
+    for items in _cut(todo):
+        yield replace(first, items=items)
+        first = Chunk(first.folder)
+    if first.skipped or first.errors or first.passed:
+        yield first
 
 
 def _cut(items: list[Item]) -> Iterator[tuple[Item, ...]]:

@@ -11,7 +11,6 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import Any
 
-from dirformer.fleet.listing import Listing
 from dirformer.fleet.order import Chunk, Order, Report
 
 TRIES = 3
@@ -24,7 +23,7 @@ def run_here(order: Order) -> Iterator[Report]:
     """Do an order in this process; yield what became of each chunk."""
     from dirformer.fleet.worker import Worker
 
-    worker, listing = Worker(order), Listing(order)
+    worker, listing = Worker(order), order.listing()
     for shard in listing.shards():
         for chunk in listing.chunks(shard):
             yield worker.work(chunk)
@@ -35,7 +34,7 @@ def run_pool(order: Order, processes: int) -> Iterator[Report]:
 
     A worker that dies is replaced, and its chunk begun again; after `TRIES` the chunk's photos have failed.
     """
-    listing = Listing(order)
+    listing = order.listing()
     chunks = itertools.chain.from_iterable(listing.chunks(shard) for shard in listing.shards())
     waiting: list[tuple[Chunk, int]] = []
     while True:
@@ -65,7 +64,7 @@ def run_pool(order: Order, processes: int) -> Iterator[Report]:
                 if tries + 1 < TRIES:
                     waiting.append((chunk, tries + 1))
                 else:
-                    yield lost(chunk, tries + 1)
+                    yield lost(chunk, tries + 1, order.done)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -78,12 +77,11 @@ def _room(
     return 1 if suspect else 2 * processes
 
 
-def lost(chunk: Chunk, tries: int) -> Report:
+def lost(chunk: Chunk, tries: int, done: str) -> Report:
     """Return the report of a chunk whose workers died."""
     report = Report.of(chunk)
-    names = [f"{item.place}/{item.output}".lstrip("/") for item in chunk.items]
     report.errors += [
-        f"{name} is not restored: {tries} workers died at its chunk; run again" for name in names
+        f"{item.name} is not {done}: {tries} workers died at its chunk; run again" for item in chunk.items
     ]
     return report
 
@@ -109,6 +107,6 @@ def _end_with_parent() -> None:
 
 
 def work(text: str) -> str:
-    """Restore a chunk in a process of the pool."""
+    """Do a chunk in a process of the pool."""
     report: str = _worker.work(Chunk.from_text(text)).to_text()
     return report

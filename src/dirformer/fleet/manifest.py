@@ -8,6 +8,7 @@ chunk that is done twice leaves one file.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,8 @@ from dirformer.ground.places import Place
 from dirformer.inference.done import digest_of
 
 FOLDER = ".dirformer/manifest"
+_JSON = ("files", "values")
+"""Columns that hold JSON."""
 
 
 def _parquet() -> tuple[Any, Any]:
@@ -35,7 +38,7 @@ def parts_of(out: Place, folder: str) -> Place:
     return out.below(FOLDER).below(folder)
 
 
-def write_part(out: Place, chunk: Chunk, options: str, records: Sequence[Record], room: Path) -> None:
+def write_part(out: Place, chunk: Chunk, options: str, records: Sequence[Record]) -> None:
     """Write the records of a chunk.
 
     Raises:
@@ -46,11 +49,12 @@ def write_part(out: Place, chunk: Chunk, options: str, records: Sequence[Record]
     columns = {
         name: [getattr(record, name) for record in records] for name in Record.__dataclass_fields__
     } | {"notes": ["\n".join(record.notes) for record in records]}
+    columns |= {name: [json.dumps(getattr(record, name)) for record in records] for name in _JSON}
     data = io.BytesIO()
     parquet.write_table(pa.table(columns), data)
     names = "\0".join(f"{item.output}\0{item.version}" for item in chunk.items)
     name = digest_of(chunk.folder.encode(), options.encode(), names.encode())
-    parts_of(out, chunk.folder).below(f"{name}.parquet").write(data.getvalue(), room)
+    parts_of(out, chunk.folder).below(f"{name}.parquet").write(data.getvalue())
 
 
 def read_records(out: Place, folder: str) -> dict[str, list[Record]]:
@@ -68,12 +72,17 @@ def read_records(out: Place, folder: str) -> dict[str, list[Record]]:
             continue
         try:
             rows = parquet.read_table(io.BytesIO(place.below(name).read())).to_pylist()
-            records = [Record(**row | {"notes": tuple(row["notes"].split("\n"))}) for row in rows]
-        except (DirformerError, pa.ArrowException, TypeError, KeyError, AttributeError):
+            records = [_record(row) for row in rows]
+        except (DirformerError, pa.ArrowException, TypeError, KeyError, ValueError, AttributeError):
             continue
         for record in records:
             known.setdefault(record.output, []).append(record)
     return known
+
+
+def _record(row: dict[str, Any]) -> Record:
+    texts = {name: json.loads(row[name]) for name in _JSON if name in row}
+    return Record(**row | {"notes": tuple(row["notes"].split("\n"))} | texts)
 
 
 def read_manifest(out: str | Path) -> list[dict[str, Any]]:

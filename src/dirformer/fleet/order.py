@@ -1,38 +1,34 @@
-"""What is to be restored, in words that travel: an order, its chunks of photos, and what became of each.
+"""What is to be done, in words that travel: an order, its chunks of photos, and what became of each.
 
-No photo travels. A chunk holds addresses; the worker that takes it fetches, restores and puts.
+No photo travels. A chunk holds addresses; the worker that takes it fetches, works and puts. What becomes of
+a photo is the order's own: each verb has a class of orders (`restoring`, `testsets`, `datasets`, `scoring`).
 """
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-from dirformer.ground.errors import CheckpointError, ConfigError
-from dirformer.ground.places import Place, is_url
-from dirformer.inference.choice import influences
-from dirformer.inference.done import digest_file, digest_options
-from dirformer.inference.jobs import FileOptions
-from dirformer.inference.options import RestoreOptions
-from dirformer.weights.catalog import CATALOG, find_weights
+from dirformer.ground.places import Place
 
 
 @dataclass(frozen=True)
-class Order:
-    """What holds for all photos of a run. A ConfigError says what a fleet does not do."""
+class Order(ABC):
+    """What holds for all photos of a run."""
+
+    done: ClassVar[str] = "done"
+    """What photos are that are finished, in lines for people."""
+    doing: ClassVar[str] = "working"
 
     sources: tuple[Place, ...]
-    """Photos, folders, and lists of photos (whose name begins with `@`)."""
+    """Where the photos are: photos, folders, and lists (of restoring: their name begins with `@`)."""
     out: Place
-    mask: Place | None = None
-    model: str | None = None
-    task: str | None = None
-    sharp: bool = False
-    seed: int = 0
-    options: RestoreOptions = field(default_factory=RestoreOptions)
-    files: FileOptions = field(default_factory=FileOptions)
+    """Folder of the results and of the records."""
     overwrite: bool = False
     skip: bool = True
     """Whether photos that an earlier run has finished are skipped."""
@@ -41,48 +37,65 @@ class Order:
     one_file: bool = False
     """Whether `out` is the name of the one result, not a folder."""
 
-    def __post_init__(self) -> None:
-        self.out.require_writable()
-        if self.files.pages:
-            raise ConfigError(
-                "--pages is set; a fleet takes the first page: restore pages from a local folder"
-            )
-        if self.options.samples > 1:
-            raise ConfigError("--samples is set; a fleet writes one result a photo: leave --samples out")
-
+    @abstractmethod
     def digest(self) -> str:
-        """Return the digest of all that changes results, beside the photo, its mask and the model chosen."""
-        models = [_weights_digest(name) for name in ([self.model] if self.model else CATALOG)]
-        choice = {"models": models, "task": self.task, "sharp": self.sharp, "masks": self._masks()}
-        return digest_options(influences(self.options, self.files, seed=self.seed) | choice)
+        """Return the digest of all that changes results, beside the photo itself."""
 
-    def _masks(self) -> list[str]:
-        """Return what masks there are: one that changes changes the results of all."""
-        if self.mask is None:
-            return []
-        found, waiting = [], [""] if self.mask.is_folder() else []
-        if not waiting and (one := self.mask.entry()) is not None:
-            found.append(one.version)
-        while waiting:
-            folder = waiting.pop()
-            inner, files = self.mask.below(folder).listed()
-            found += [f"{folder}/{one.name} {one.version}" for one in files]
-            waiting += [f"{folder}/{name}".lstrip("/") for name in inner]
-        return sorted(found)
+    @abstractmethod
+    def listing(self) -> Lists:
+        """Return what finds the photos. Several processes may each have one."""
+
+    @abstractmethod
+    def maker(self) -> Maker:
+        """Return what makes results, opened: a worker has one for all its chunks."""
+
+    @property
+    def overlapping(self) -> int:
+        """Threads of a worker's pipeline; 0 overlaps nothing."""
+        return self.workers
+
+    @property
+    def recorded(self) -> bool:
+        """Whether records are kept."""
+        return not self.one_file
 
 
-def _weights_digest(name: str) -> str:
-    if not is_url(name):
-        return digest_file(find_weights(name))
-    found = Place(name).entry()
-    if found is None:
-        raise CheckpointError(f"no model at {Place(name)}; give an address that exists")
-    return found.version
+@dataclass(frozen=True)
+class Shard:
+    """A part of what is to be listed: it can be listed beside others."""
+
+    kind: str
+    """`tree`, `folder` (without those below it), `photos`, `list` or `set`."""
+    folder: str = ""
+    """Below the source, and below the folder of results."""
+    sources: tuple[str, ...] = field(default=(), repr=False)
+    """Addresses: one, or several photos."""
+
+    @property
+    def source(self) -> Place:
+        """The folder or list."""
+        return Place(self.sources[0])
+
+
+class Lists(ABC):
+    """What an order's sources hold."""
+
+    @abstractmethod
+    def shards(self) -> Iterator[Shard]:
+        """Yield parts that can be listed side by side."""
+
+    @abstractmethod
+    def chunks(self, shard: Shard) -> Iterator[Chunk]:
+        """Yield the work of a part, and with it what needs no work."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return how many photos there are."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One photo of a chunk."""
+    """One photo of a chunk, or what else becomes one record."""
 
     url: str = field(repr=False)
     place: str
@@ -92,6 +105,73 @@ class Item:
     size: int
     """Bytes of the file."""
     version: str
+    more: tuple[str, ...] = field(default=(), repr=False)
+    """Addresses of files that belong to it: GT, mask, the next frames."""
+    what: str = ""
+    """What else the maker must know, as JSON."""
+    there: bool = False
+    """Whether an older result lies at its place."""
+
+    @property
+    def name(self) -> str:
+        """Name of its record: that of its result, below the folder of all results."""
+        return f"{self.place}/{self.output}".lstrip("/")
+
+
+@dataclass(frozen=True)
+class Staged:
+    """An item at work, with its files on this machine."""
+
+    item: Item
+    files: tuple[Path, ...]
+    """Where the photo and what belongs to it are fetched to."""
+    out: Path
+    """Folder that mirrors the folder of all results; all that is written into it is put in place."""
+
+    @property
+    def photo(self) -> Path:
+        """The photo."""
+        return self.files[0]
+
+    @property
+    def output(self) -> Path:
+        """The result."""
+        return self.out / self.item.place / self.item.output
+
+    def fetch(self) -> None:
+        """Fetch the files. Raises PhotoError if one cannot be had."""
+        for url, file in zip((self.item.url, *self.item.more), self.files, strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Place(url).fetch(file)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a maker says of a result that it has written."""
+
+    model: str = ""
+    model_digest: str = ""
+    input: str = ""
+    """Digest of what it was made from."""
+    notes: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+    """What the end of the run needs of it: scores, parameters."""
+
+
+class Maker(ABC):
+    """Item → result, in three stages that overlap, as of `inference.pipeline`."""
+
+    @abstractmethod
+    def read(self, staged: Staged) -> Any:
+        """Fetch and decode, in a thread; the work gets what this returns."""
+
+    @abstractmethod
+    def work(self, staged: Staged, ready: Any) -> Any:
+        """Do the work; writing gets what this returns."""
+
+    @abstractmethod
+    def write(self, staged: Staged, worked: Any, turn: Callable[[], None]) -> Made:
+        """Write below `staged.out`, in a thread."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +194,7 @@ class Chunk:
     def from_text(cls, text: str) -> Chunk:
         """Return the chunk of a line."""
         fields = json.loads(text)
-        items = tuple(Item(**item) for item in fields.pop("items"))
+        items = tuple(Item(**item | {"more": tuple(item["more"])}) for item in fields.pop("items"))
         return cls(items=items, errors=tuple(fields.pop("errors")), **fields)
 
 
@@ -143,6 +223,15 @@ class Record:
     error: str = ""
     """Why there is no result."""
     notes: tuple[str, ...] = ()
+    files: dict[str, int] = field(default_factory=dict)
+    """Bytes of each file below the folder of all results, where the result is not the one of its name."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Scores, or the parameters of a degradation."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file of the result."""
+        return self.files or ({self.output: self.size} if self.size else {})
 
 
 @dataclass

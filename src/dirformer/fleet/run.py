@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 from dirformer.fleet.cluster import Cluster, run_cluster
-from dirformer.fleet.listing import Listing
 from dirformer.fleet.local import run_here, run_pool
 from dirformer.fleet.order import Order, Report
 from dirformer.ground.errors import ConfigError, DirformerError
@@ -16,7 +15,7 @@ ENGINES = ("local", "ray")
 
 
 def run(order: Order, engine: str = "local", cluster: Cluster | None = None) -> Iterator[Report]:
-    """Restore what an order asks for; yield what became of each chunk of photos, as they end.
+    """Do what an order asks for; yield what became of each chunk of photos, as they end.
 
     Args:
         order: photos, places and options.
@@ -28,18 +27,24 @@ def run(order: Order, engine: str = "local", cluster: Cluster | None = None) -> 
         DirformerError: if nothing can be done.
     """
     cluster = cluster or Cluster()
+    check(order, engine, cluster)
+    if engine == "ray":
+        return run_cluster(order, cluster)
+    processes = cluster.processes or 1
+    return run_here(order) if processes == 1 else run_pool(order, processes)
+
+
+def check(order: Order, engine: str, cluster: Cluster) -> None:
+    """Raise ConfigError for what an engine cannot do, before anything is written."""
     if engine not in ENGINES:
         raise ConfigError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     if engine == "ray":
-        return run_cluster(order, cluster)
+        return
     if cluster.address is not None:
         raise ConfigError(f"address is {cluster.address!r}, but the engine is local; it is for --engine ray")
-    processes = cluster.processes or 1
-    if processes == 1:
-        return run_here(order)
-    if "memory" in {place.protocol for place in (*order.sources, order.out)}:
+    several = (cluster.processes or 1) > 1
+    if several and "memory" in {place.protocol for place in (*order.sources, order.out)}:
         raise ConfigError("memory:// belongs to one process; expected --processes 1 with it")
-    return run_pool(order, processes)
 
 
 @contextlib.contextmanager
@@ -49,7 +54,7 @@ def counting(order: Order, told: Callable[[int], None]) -> Iterator[None]:
     def count() -> None:
         # What cannot be listed, the work will say.
         with contextlib.suppress(DirformerError):
-            told(Listing(order).count())
+            told(order.listing().count())
 
     thread = threading.Thread(target=count, daemon=True)
     thread.start()

@@ -6,16 +6,18 @@ of them (`user:password@`, a signed query) goes to fsspec and into nothing that 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar, final
 from urllib.parse import unquote, urlsplit
 
 from dirformer.ground.errors import (
@@ -29,6 +31,8 @@ from dirformer.ground.errors import (
 from dirformer.ground.paths import atomic_path
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_IN_NAME = re.compile(r"((?:[^/]*[=:])?)([A-Za-z][A-Za-z0-9+.-]+://.*?)(\+?)")
+_IN_TEXT = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]+://[^\s()'"]+""")
 _SECRETS = re.compile(r"(://)[^/@]*@|[?#].*$")
 _LOCAL = ("file", "local")
 _READ_ONLY = ("http", "https")
@@ -49,6 +53,21 @@ def shown(url: str) -> str:
     return _SECRETS.sub(r"\1", url) if is_url(url) else url
 
 
+def shown_in(text: str) -> str:
+    """Return a text for people, with all addresses in it as `shown` shows them."""
+    return _IN_TEXT.sub(lambda match: shown(match[0]), text)
+
+
+def address_in(name: str) -> tuple[str, str, str]:
+    """Return what stands before an address in the name of a model, the address, and what stands behind it.
+
+    `s3://a/b.pth+` → "", `s3://a/b.pth`, "+"; `results:NAME=s3://a` → "results:NAME=", `s3://a`, "". Without
+    an address all is in the first.
+    """
+    match = _IN_NAME.fullmatch(name)
+    return (match[1], match[2], match[3]) if match is not None else (name, "", "")
+
+
 @dataclass(frozen=True)
 class Entry:
     """A file in a folder."""
@@ -60,7 +79,8 @@ class Entry:
     """Changes when the content does: the store's own digest, or size and time."""
 
 
-@dataclass(frozen=True, repr=False)
+@final
+@dataclass(frozen=True, repr=False, order=True)
 class Place:
     """A file or a folder at an address; prints without secrets."""
 
@@ -94,6 +114,21 @@ class Place:
         path = urlsplit(self.url).path if self.protocol in _READ_ONLY else self.url.split("://", 1)[1]
         name = PurePosixPath(path).name
         return unquote(name) if self.protocol in _READ_ONLY else name
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """The name's suffix, with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> Place:
+        """The folder it lies in."""
+        return Place(self.url.rstrip("/").rpartition("/")[0])
 
     def below(self, relative: str) -> Place:
         """Return a place in this folder."""
@@ -190,29 +225,66 @@ class Place:
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
+    def tree(self) -> Iterator[tuple[str, Entry]]:
+        """Yield all files below a folder, by name, without hidden ones. Raises DataError as `listed`."""
+        waiting = [""]
+        while waiting:
+            folder = waiting.pop()
+            inner, files = self.below(folder).listed()
+            for one in files:
+                yield f"{folder}/{one.name}".lstrip("/"), one
+            waiting += [f"{folder}/{name}".lstrip("/") for name in inner]
+
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
         """Return the bytes, or those of a range. Raises PhotoError if they cannot be had."""
         system, path = self.opened()
         with self._asking(PhotoError, "read"):
             return bytes(system.cat_file(path, start=start, end=end))
 
+    def file(self) -> Any:
+        """Return the file opened to be read here and there, by ranges. Raises PhotoError if it cannot be."""
+        system, path = self.opened()
+        with self._asking(PhotoError, "read"):
+            # A file in memory is one object, with one position for all who have it open.
+            return io.BytesIO(system.cat_file(path)) if self.protocol == "memory" else system.open(path, "rb")
+
     def lines(self) -> Iterator[str]:
         """Yield the lines of a text, without holding it. Raises PhotoError if it cannot be read."""
-        system, path = self.opened()
-        # A file in memory is one object, with one position for all who have it open.
-        memory = self.protocol == "memory"
-        with (
-            self._asking(PhotoError, "read"),
-            io.BytesIO(system.cat_file(path)) if memory else system.open(path, "rb") as file,
-        ):
+        with self.file() as file, self._asking(PhotoError, "read"):
             for line in file:
                 yield line.decode("utf-8-sig", "surrogateescape").strip()
 
-    def fetch(self, to: Path) -> None:
-        """Copy the file to this machine. Raises PhotoError if it cannot be had."""
+    def fetch(self, to: Path, told: Callable[[int], None] | None = None) -> None:
+        """Copy the file to this machine; `told` hears the bytes that have come. Raises PhotoError."""
+        from fsspec.callbacks import Callback
+
+        hooks = {} if told is None else {"told": lambda size, value, **_: told(value)}  # noqa: ARG005
         system, path = self.opened()
         with self._asking(PhotoError, "read"):
-            system.get_file(path, str(to))
+            system.get_file(path, str(to), callback=Callback(hooks=hooks))
+
+    def fetch_all(self, to: Path, told: Callable[[int, int], None] | None = None) -> None:
+        """Copy a file, or a folder with all below it, to this machine.
+
+        Args:
+            to: file or folder to write.
+            told: hears the bytes that have come, and how many there are.
+
+        Raises:
+            PhotoError: if something cannot be had.
+            DataError: if the store cannot say what there is.
+        """
+        found = self.info()
+        if found is not None and found.get("type") == "directory":
+            files = [(self.below(name), to / name, one.size) for name, one in self.tree()]
+        else:
+            files = [(self, to, int((found or {}).get("size") or 0))]
+        done, total = 0, sum(size for *_, size in files)
+        for place, path, size in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            before = done
+            place.fetch(path, lambda come, before=before: told and told(before + come, total))  # type: ignore[misc]
+            done += size
 
     def require_writable(self) -> None:
         """Raise ConfigError for an address that can only be read."""
@@ -244,14 +316,44 @@ class Place:
                 system.put_file(str(local), part)
                 system.mv(part, path)
 
-    def write(self, data: bytes, room: Path) -> None:
-        """Write bytes as `put` does, by way of a file in the folder `room`. Raises OutputError likewise."""
-        file = room / uuid.uuid4().hex
-        file.write_bytes(data)
-        try:
+    def write(self, data: bytes) -> None:
+        """Write bytes as `put` does. Raises OutputError likewise."""
+        with tempfile.TemporaryDirectory(prefix="dirformer-") as room:
+            file = Path(room) / "file"
+            file.write_bytes(data)
             self.put(file)
-        finally:
-            file.unlink()
+
+    def remove(self) -> None:
+        """Remove a file, or a folder with all below it; nothing if it is not there. Raises OutputError."""
+        system, path = self.opened()
+        with self._asking(OutputError, "removed"), contextlib.suppress(FileNotFoundError):
+            system.rm(path, recursive=True)
+
+
+Named = TypeVar("Named", Path, Place)
+"""What has a name, a stem and a suffix: a file of this machine, or a place."""
+
+
+def entries(places: list[Place]) -> list[Entry]:
+    """Return what the stores say of files, in order; one that is not there has no size and no version.
+
+    Folders are listed once each, where their store can list.
+
+    Raises:
+        DataError: if a store cannot say.
+    """
+    known: dict[Place, dict[str, Entry]] = {}
+    found = []
+    for place in places:
+        if place.protocol in (*_READ_ONLY, *_LOCAL):
+            one = place.entry()
+        else:
+            folder = place.parent
+            if folder not in known:
+                known[folder] = {each.name: each for each in folder.listed()[1]}
+            one = known[folder].get(place.name)
+        found.append(one or Entry(place.name, 0, ""))
+    return found
 
 
 def _entry(name: str, info: dict[str, Any]) -> Entry:

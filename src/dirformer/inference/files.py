@@ -333,7 +333,7 @@ def read_prior(path: Path) -> Float[Tensor, "p"]:
     return prior.float()
 
 
-def named_error(job: Job, error: Exception) -> DirformerError:
+def named_error(job: Job, error: Exception, done: str = "restored") -> DirformerError:
     """Return an error as one of ours: whatever happens to a photo is that photo's."""
     if isinstance(error, DirformerError):
         return error
@@ -342,7 +342,7 @@ def named_error(job: Job, error: Exception) -> DirformerError:
         return PhotoError(f"{job.photo} does not fit into memory; give --max-memory or a smaller photo")
     log.debug("%s", job.photo, exc_info=error)
     what = " ".join(str(error).split())[:120]
-    return PhotoError(f"{job.photo} cannot be restored: {type(error).__name__}: {what}; please report it")
+    return PhotoError(f"{job.photo} cannot be {done}: {type(error).__name__}: {what}; please report it")
 
 
 def _weight(scale: int, job: Job) -> int:
