@@ -172,8 +172,7 @@ def on_one_device(config: TrainConfig) -> TrainConfig:
     """Return a recipe of several devices for one: as many photos in a step, by passes one after the other."""
     if config.devices == 1 and config.nodes == 1:
         return config
-    devices = 1 if config.devices == "auto" else int(config.devices)
-    accumulate = config.accumulate * devices * config.nodes
+    accumulate = config.accumulate * config.stated_devices
     whole = config.data.batch * accumulate
     # A pool holds whole steps.
     data = config.data.model_copy(update={"pool": -(-config.data.pool // whole) * whole})

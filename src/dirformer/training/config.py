@@ -7,6 +7,7 @@ by name among the shipped ones (`dirformer/recipes`) or by path; `key=value` ove
 from __future__ import annotations
 
 import difflib
+import math
 from importlib import resources
 from pathlib import Path
 from types import NoneType
@@ -264,10 +265,10 @@ class TrainConfig(_Section):
     small networks otherwise wait for Python most of the time. One CUDA device."""
     devices: int | Literal["auto"] = 1
     """Devices of each node that share a step, each with `data.batch` samples; auto takes all there are."""
-    nodes: int = Field(1, ge=1)
-    """Machines that share a step; they see the same files."""
+    nodes: int | Literal["auto"] = 1
+    """Machines that share a step and see the same files; auto takes what torchrun or SLURM has started."""
 
-    @field_validator("devices")
+    @field_validator("devices", "nodes")
     @classmethod
     def _some(cls, value: int | str) -> int | str:
         if value != "auto" and int(value) < 1:
@@ -282,6 +283,11 @@ class TrainConfig(_Section):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @property
+    def stated_devices(self) -> int:
+        """Devices × nodes as far as the recipe says them; `auto` counts as one."""
+        return math.prod(1 if number == "auto" else number for number in (self.devices, self.nodes))
 
     @property
     def network_config(self) -> ModelConfig:

@@ -14,15 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import Pace, Report, Waiting
 from dirformer.ground.memory import peak_mib
 from dirformer.networks.diffir import DiffIR
 from dirformer.training.config import TrainConfig
-from dirformer.training.devices import open_fabric
+from dirformer.training.devices import gathered, open_fabric, together
+from dirformer.training.division import batches, divided, what_changes
 from dirformer.training.interrupts import Interrupts
 from dirformer.training.logs import Log
 from dirformer.training.samples import Samples
-from dirformer.training.state import State
+from dirformer.training.state import State, require_same_run, stored_run
 from dirformer.training.step import DivergedError, Step
 from dirformer.training.trial import steps_in
 
@@ -76,11 +78,30 @@ class Run:
 
     def __init__(self, config: TrainConfig, fabric: Any, report: Report) -> None:
         self.config, self.fabric, self.report = config, fabric, report
-        self.samples = Samples(config)
+        shared = self._shared()
+        self.samples = together(fabric, lambda: Samples(shared))
         fabric.seed_everything(config.seed, verbose=False)
-        self.step = Step(config, fabric)
-        self.state = State(config, fabric, self.step, self.samples)
+        self.step = Step(shared, fabric)
+        shares = batches(shared, fabric.world_size)
+        self.state = State(config, fabric, self.step, self.samples, shares)
         self.log = Log(config, active=fabric.is_global_zero)
+
+    def _shared(self) -> TrainConfig:
+        """Return the recipe as these devices share it: that of a run in the folder keeps its batches."""
+        config, fabric = self.config, self.fabric
+        stored = together(fabric, lambda: stored_run(config))
+        if len({one is None for one in gathered(fabric, stored)}) > 1:
+            raise ConfigError(
+                f"only some devices see the run in {config.folder}; expected the same files for all"
+            )
+        if stored is None:
+            return config
+        require_same_run(config, stored.recipe, stored.step)
+        shared = divided(config, stored, fabric.world_size)
+        line = what_changes(shared, stored, fabric.world_size)
+        if line is not None:
+            self.report(line)
+        return shared
 
     def loop(self, validate: Validate | None, interrupts: Interrupts) -> None:
         """Train to the last step; where training diverges, go on from the last good state."""
