@@ -13,13 +13,14 @@ import pytest
 import torch
 import yaml
 
+from dirformer.experiments.validation import Validation
 from dirformer.ground.errors import CheckpointError, ConfigError
 from dirformer.ground.journal import read_journal
 from dirformer.training import devices, loop
 from dirformer.training.config import TrainConfig
-from dirformer.weights.checkpoints import save
+from dirformer.weights.checkpoints import read_header, save
 from dirformer.weights.load import load
-from helpers import FABRIC_WARNINGS, SRC, TINY_INPAINTING, photo_folder, python, tiny, tiny_recipe
+from helpers import FABRIC_WARNINGS, SRC, TINY_INPAINTING, photo_folder, picture, python, tiny, tiny_recipe
 
 pytestmark = FABRIC_WARNINGS
 SCRIPT = Path(__file__).with_name("many_devices.py")
@@ -55,6 +56,8 @@ RESUMED: dict[str, dict[str, Any]] = {
 }
 ELASTIC = {name: fields for name, fields in RESUMED.items() if name in ("joint", "adversarial")}
 """What may be shared by other numbers of devices on the way; see `division` for what differs by nature."""
+VALIDATED = {"validated-three": 3, "validated-one": 1}
+"""Photos that two devices share."""
 
 
 def recipe(room: Path, name: str, fields: dict[str, Any], **more: Any) -> TrainConfig:
@@ -111,7 +114,12 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n in ("torn", "ruined", "intact"):
         files.append(write(recipe(room, n, {"stage": 1}, devices=2, steps=5, save_every=2)))
     files.append(write(recipe(room, "poisoned", {"stage": 1}, devices=2, steps=4)))
-    files.append(write(recipe(room, "validated", {"stage": 1, "val_every": 2}, devices=2, steps=4)))
+    for n, photos in VALIDATED.items():
+        (room / n).mkdir()
+        for number in range(photos):
+            picture(64, 48, seed=20 + number).save(room / n / f"v{number}.png")
+        data = {"val": str(room / n)}
+        files.append(write(recipe(room, n, {"stage": 2, "val_every": 2}, data=data, devices=2, steps=4)))
     torchrun(*files)
     return room
 
@@ -266,11 +274,20 @@ def test_two_devices_roll_back_together(room: Path) -> None:
     ]
 
 
-def test_one_of_two_devices_validates(room: Path) -> None:
-    """Scores are taken once, by the first device, and both know the best."""
-    log = list(read_journal(room / "runs" / "validated" / "journal.jsonl"))
-    assert [(r["step"], r["psnr_y"]) for r in log if r["kind"] == "val"] == [(2, 20.0), (4, 20.0)]
-    assert load(room / "runs" / "validated" / "best.safetensors").stage == 1
+@pytest.mark.parametrize("name", VALIDATED)
+def test_devices_share_the_validation(room: Path, name: str) -> None:
+    """Scores are those of one device, bit by bit, also with a photo too many and with a device too many."""
+    data = {"val": str(room / name)}
+    config = recipe(room, name, {"stage": 2, "val_every": 2}, data=data, devices=2, steps=4)
+    alone, folder = Validation(config), config.folder
+    log = [r for r in read_journal(folder / "journal.jsonl") if r["kind"] == "val"]
+    assert [r["step"] for r in log] == [2, 4] and len(alone.cases) == VALIDATED[name]
+    assert alone(load(folder / "last.safetensors"), room / "grid.jpg")["psnr_y"] == log[1]["psnr_y"]
+    best = max(log, key=lambda r: float(r["psnr_y"]))
+    header = read_header(folder / "best.safetensors").provenance
+    assert (header["step"], header["scores"]["psnr_y"]) == (best["step"], best["psnr_y"])
+    assert alone(load(folder / "best.safetensors"))["psnr_y"] == best["psnr_y"]
+    assert (folder / "previews" / "step-4.jpg").read_bytes() == (room / "grid.jpg").read_bytes()
 
 
 def test_the_command_starts_its_processes(room: Path) -> None:

@@ -6,6 +6,7 @@ of them (`user:password@`, a signed query) goes to fsspec and into nothing that 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
@@ -243,6 +244,13 @@ class Place:
                 part = f"{folder}/.{name[:180]}.{uuid.uuid4().hex}.part"
                 system.put_file(str(local), part)
                 system.mv(part, path)
+
+    def remove(self) -> None:
+        """Remove the file, if it is there. Raises OutputError if it cannot be removed."""
+        self.require_writable()
+        system, path = self.opened()
+        with self._asking(OutputError, "removed"), contextlib.suppress(FileNotFoundError):
+            system.rm_file(path)
 
     def write(self, data: bytes, room: Path) -> None:
         """Write bytes as `put` does, by way of a file in the folder `room`. Raises OutputError likewise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 from collections.abc import Callable
@@ -19,7 +20,13 @@ from dirformer.training.config import TrainConfig
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
-"""How long devices wait for one another: the first one validates and saves for all."""
+"""How long devices wait for one another: the first one saves for all."""
+
+
+class Alone:
+    """The only device, as far as `gathered` and `together` ask."""
+
+    world_size, global_rank, is_global_zero = 1, 0, True
 
 
 def open_fabric(config: TrainConfig) -> Any:
@@ -63,7 +70,17 @@ def open_fabric(config: TrainConfig) -> Any:
         precision=precision,
     )
     fabric.launch()
+    if world > 1:
+        # Fabric does so for NCCL alone. Gloo's threads let go of Python's objects a little after an exchange:
+        # they must have ended before the interpreter does, or they abort the process.
+        atexit.unregister(_part)
+        atexit.register(_part)
     return fabric
+
+
+def _part() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def precision_on(device: torch.device, precision: str) -> str:

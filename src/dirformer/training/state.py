@@ -11,7 +11,8 @@ A run is its folder:
 
 On several devices only the first writes these files. The pool of earlier pairs is each device's own; the
 other devices write theirs to `samples-STEP-RANK.pt`. All devices take the same file when a run goes on: one
-that a single device cannot read is left by all of them.
+that a single device cannot read is left by all of them. For a run at an address each process writes into a
+folder of its own, and puts its files there at each save.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from safetensors import SafetensorError
 
 from dirformer.ground.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from dirformer.ground.journal import Report
+from dirformer.ground.mirror import Mirror
 from dirformer.ground.paths import atomic_path
 from dirformer.training.config import TrainConfig
 from dirformer.training.devices import gathered, together
@@ -59,11 +61,17 @@ class State:
     """The counters of a run, and the files from which it goes on."""
 
     def __init__(
-        self, config: TrainConfig, fabric: Any, networks: Step, samples: Samples, shares: Batches
+        self,
+        config: TrainConfig,
+        fabric: Any,
+        networks: Step,
+        samples: Samples,
+        shares: Batches,
+        mirror: Mirror,
     ) -> None:
-        """Take the recipe as it was given, what is to be kept of it, and the `batches` of the run."""
+        """Take the recipe as it was given, what is to be kept, the `batches` of the run, and its folder."""
         self.config, self.fabric, self.networks, self.samples = config, fabric, networks, samples
-        self.folder, self.shares = config.folder, shares
+        self.folder, self.mirror, self.shares = mirror.folder, mirror, shares
         self.step = 0
         """Steps made so far."""
         self.best = float("-inf")
@@ -86,18 +94,33 @@ class State:
         require_finite(self.networks.generator.module, self.step)
         pool = self.samples.state_dict()
         # state.pt must not be there before all the pools that belong to it.
+        self.good = self.step if good else self.good
         together(self.fabric, lambda: self._write_pool(pool))
         together(self.fabric, lambda: self._write_files(pool, good=good))
+        if pool:
+            together(self.fabric, self._forget_pools)
+
+    def keep(self) -> None:
+        """Put to the address of the run what is new in its folder, if it has one. Raises OutputError."""
+        if self.fabric.is_global_zero:
+            self.mirror.put(last="state.pt")
 
     def _write_pool(self, pool: dict[str, Any]) -> None:
         if pool and not self.fabric.is_global_zero:
             _write(self.folder / self._pool_name(self.fabric.global_rank), pool)
+            self.mirror.put()
+
+    def _forget_pools(self) -> None:
+        """Remove the pools of states that are no longer there; devices may see the same folder."""
+        for old in self.folder.glob("samples-*.pt"):
+            if int(old.name.split("-")[1]) not in (self.step, self.good):
+                old.unlink(missing_ok=True)
+        self.mirror.put()
 
     def _write_files(self, pool: dict[str, Any], *, good: bool) -> None:
         if not self.fabric.is_global_zero:
             return
         networks = self.networks
-        self.good = self.step if good else self.good
         state = {
             "recipe": self.config.to_dict(),
             "step": self.step,
@@ -120,9 +143,7 @@ class State:
             self.write_weights(f"step-{self.step:08}", {})
             for old in sorted(self.folder.glob("step-*.safetensors"))[: -self.config.keep]:
                 old.unlink()
-        for old in self.folder.glob("samples-*.pt"):
-            if int(old.name.split("-")[1]) not in (self.step, self.good):
-                old.unlink()
+        self.keep()
 
     def write_weights(self, name: str, scores: dict[str, float]) -> None:
         """Write the EMA weights to NAME.safetensors, with recipe, step and scores in its header."""
@@ -169,7 +190,7 @@ class State:
             TrainingError: if the recipe allows no further try, or there is no good state.
         """
         recovery, tries, good = self.config.recovery, self.rollbacks + 1, self.folder / "good.pt"
-        if tries > recovery.tries or not good.is_file():
+        if tries > recovery.tries or not self._all_have(good):
             raise TrainingError(
                 f"training diverged: {reason}; the checkpoint in {self.folder} is from before: use an lr "
                 f"below {self.config.optimiser.lr} or optimiser.clip=1, and another name="
@@ -186,10 +207,13 @@ class State:
         try:
             return self._take(self.folder / "state.pt")
         except CheckpointError as error:
-            if not (self.folder / "good.pt").is_file():
+            if not self._all_have(self.folder / "good.pt"):
                 raise
             report(f"{error}; taking good.pt instead")
         return self._take(self.folder / "good.pt")
+
+    def _all_have(self, path: Path) -> bool:
+        return all(gathered(self.fabric, path.is_file()))
 
     def _take(self, path: Path) -> int:
         """Set everything to what a state file holds; return the steps of the recipe in it."""
