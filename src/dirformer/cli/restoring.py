@@ -62,11 +62,10 @@ def restore(
     """Restore photos and films: enlarge, deblur, clean or fill them."""
     given = locals()
     fleet = {name: given.pop(name) for name in ("engine", "address", "processes")}
-    film = {name: given.pop(name) for name in ("shot_prior", "steady")}
-    _restore(given, film, fleet)
+    _restore(given, fleet)
 
 
-def _restore(given: dict[str, Any], film: dict[str, bool], fleet: dict[str, Any]) -> None:
+def _restore(given: dict[str, Any], fleet: dict[str, Any]) -> None:
     """Restore photos or films, here or by a fleet; `given` are the arguments that all of them have."""
     out, inputs, list_files, mask, model = (
         given[name] for name in ("out", "inputs", "list_files", "mask", "model")
@@ -89,9 +88,14 @@ def _restore(given: dict[str, Any], film: dict[str, bool], fleet: dict[str, Any]
     if are_films(names):
         if any(fleet.values()):
             raise ConfigError("--engine is for photos; leave it out for films")
-        run_films(request, names, out, **film)
-    elif any(film.values()):
-        raise ConfigError("--shot-prior and --steady are for films; for a folder of frames give --frames")
+        run_films(request, names, out)
+    elif request.sequence and not request.frames:
+        raise ConfigError("--shot-prior and --steady are for films; for a folder of frames add --frames")
+    elif request.sequence and (any(fleet.values()) or not local):
+        raise ConfigError(
+            "--shot-prior and --steady take frames one after the other, from folders of this machine; leave "
+            "--engine and addresses out"
+        )
     elif any(fleet.values()) or not local:
         run_fleet(request, Places(names, out, mask), **fleet)
     else:

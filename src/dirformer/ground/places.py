@@ -100,6 +100,10 @@ class Place:
         """Return a place in this folder."""
         return Place(f"{self.url.rstrip('/')}/{relative}") if relative not in ("", ".") else self
 
+    def beside(self, name: str) -> Place:
+        """Return a place in the same folder."""
+        return Place(f"{self.url.rstrip('/').rpartition('/')[0]}/{name}")
+
     def opened(self) -> tuple[Any, str]:
         """Return fsspec's file system and the path in it.
 
