@@ -20,7 +20,7 @@ from dirformer.ground.journal import read_journal
 from dirformer.ground.mirror import fetched, leave_rooms
 from dirformer.ground.places import Place
 from dirformer.training import loop
-from dirformer.training.config import TrainConfig
+from dirformer.training.config import TrainConfig, load_recipe
 from dirformer.training.samples import mode_of
 from dirformer.weights.checkpoints import read_header
 from dirformer.weights.load import load
@@ -97,6 +97,11 @@ def test_addresses_in_recipes(bucket: Path) -> None:
     assert config.data.train == "s3://shards/train"
     assert TrainConfig.model_validate(config.to_dict()) == config
     assert isinstance(recipe(bucket, "folder", data={"train": "photos"}).data.train, Path)
+    told = ["out=s3://bucket/runs", "init=s3://bucket/w.safetensors"]
+    config = load_recipe("sr-x4-compact-stage1", told)
+    assert (config.out, config.init, config.stage1) == ("s3://bucket/runs", "s3://bucket/w.safetensors", None)
+    assert str(config.place) == "s3://bucket/runs/sr-x4-compact-stage1"
+    assert load_recipe("sr-x4-compact-stage1", ["out=runs"]).place is None
     for url in ("s3://key:word@shards/train", "https://host.example/train?sign=mark"):
         with pytest.raises(ValidationError, match="an address with a password or a query"):
             recipe(bucket, "secret", data={"train": url})

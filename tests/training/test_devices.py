@@ -265,6 +265,18 @@ def test_a_file_that_one_device_cannot_read_is_left_by_all(room: Path) -> None:
     assert "good.pt cannot be read: " in lines[1] and lines[1].endswith("; choose another name=")
 
 
+def test_a_run_that_some_devices_do_not_see_is_refused(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one would begin where another goes on: one line, before anything is read or written."""
+    config = recipe(room, "unseen", {"stage": 1}, out=str(tmp_path / "runs"))
+    fabric = devices.open_fabric(config)
+    monkeypatch.setattr(loop, "gathered", lambda _, own: [own, "a run"])
+    with pytest.raises(ConfigError, match=r"only some devices see the run in .*runs/unseen; expected one"):
+        loop.train(config, report=lambda _: None, fabric=fabric)
+    assert not config.folder.exists()
+
+
 def test_two_devices_roll_back_together(room: Path) -> None:
     """A loss that is not finite on one device of two sends both back to the last good state."""
     log = list(read_journal(room / "runs" / "poisoned" / "journal.jsonl"))

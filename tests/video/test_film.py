@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
+import time
 import weakref
 from dataclasses import replace
 from fractions import Fraction
@@ -26,7 +30,8 @@ from dirformer.video.film import FilmRun, restore_film, segments_folder
 from dirformer.video.shots import Flicker, Shots
 from dirformer.video.steady import Steady
 from dirformer.weights.checkpoints import save
-from helpers import TINY, TINY_SR, dirformer, picture, python, tiny
+from helpers import SRC, TINY, TINY_SR, dirformer, picture, python, tiny
+from stores import SECRET, s3_server
 
 SAME = replace(PRESETS["realsr-x1-compact"], **TINY, refinement_blocks=1)
 TIMES = [0, 3, 4, 9, 10, 15, 16, 17, 30, 31]
@@ -337,6 +342,40 @@ def test_a_film_at_an_address_goes_on(tmp_path: Path, weights: Path, monkeypatch
     monkeypatch.setattr(Place, "put", put)
     done = dirformer(*command, "--overwrite", "--seed", "1")
     assert done.returncode == 0 and "10 frames\n" in done.stdout and waiting.hidden() == []
+
+
+@pytest.mark.slow
+def test_killed_on_the_way_to_a_bucket(tmp_path: Path, weights: Path) -> None:
+    """SIGKILL of a process that restores from and to S3: another one goes on, and the film is that of one."""
+    film = write_film(tmp_path / "film.mp4", count=120)
+    same = ["--model", str(weights / "same.safetensors")]
+    with s3_server("films"):
+        Place("s3://films/in/film.mp4").put(film)
+        out, waiting = Place("s3://films/out/film.mp4"), Place("s3://films/out/.film.mp4.segments")
+        command = [
+            sys.executable,
+            "-m",
+            "dirformer",
+            "restore",
+            "s3://films/in/film.mp4",
+            "-o",
+            out.url,
+            *same,
+        ]
+        environment = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+        run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while "000001.nut" not in waiting.hidden():
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.kill()
+        run.wait()
+        assert out.entry() is None
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert re.search(r"120 frames, (64|96) of them restored before", done.stdout)
+        assert SECRET not in done.stdout + done.stderr and waiting.hidden() == []
+        out.fetch(tmp_path / "back.mp4")
+    assert dirformer("restore", film, "-o", tmp_path / "whole.mp4", *same).returncode == 0
+    assert decoded(tmp_path / "back.mp4") == decoded(tmp_path / "whole.mp4")
 
 
 class Live:
