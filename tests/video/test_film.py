@@ -397,18 +397,18 @@ class Live:
 def test_memory_does_not_grow_with_the_film(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 48 frames and their results, no more live at once than a shot, the averages and one step hold."""
+    """Of 24 frames and their results, no more live at once than a shot, the averages and one step hold."""
     monkeypatch.setattr(room, "SEGMENT", 3)
     live = Live()
     for owner, name in ((room.Look, "tensor"), (Restorer, "restore")):
         made = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, made=made, **k: live.watched(made(*a, **k)))
-    film = write_film(tmp_path / "film.mkv", count=48)
+    film = write_film(tmp_path / "film.mkv", count=24)
     run = FilmRun(shot_prior=True, steady=True)
     report = restore_film(
         Restorer(weights / "same.safetensors", noise="seed"), film, tmp_path / "out.mkv", run
     )
-    assert report.frames == 48 and 0 < live.most <= 8
+    assert report.frames == 24 and 0 < live.most <= 8
 
 
 @pytest.mark.slow
