@@ -272,7 +272,7 @@ def test_a_run_that_some_devices_do_not_see_is_refused(
     config = recipe(room, "unseen", {"stage": 1}, out=str(tmp_path / "runs"))
     fabric = devices.open_fabric(config)
     monkeypatch.setattr(loop, "gathered", lambda _, own: [own, "a run"])
-    with pytest.raises(ConfigError, match=r"only some devices see the run in .*runs/unseen; expected one"):
+    with pytest.raises(ConfigError, match=r"only some devices see the run in .*runs/unseen; expected the"):
         loop.train(config, report=lambda _: None, fabric=fabric)
     assert not config.folder.exists()
 
