@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from statistics import StatisticsError
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dirformer.experiments import train as training
+from dirformer.experiments import validation as validation_room
 from dirformer.experiments.train import train
 from dirformer.experiments.validation import PREVIEWS, Validation
 from dirformer.ground.errors import ConfigError, DataError
@@ -131,14 +133,44 @@ def test_crops_of_pairs_show_the_same_place(tmp_path: Path) -> None:
     assert float((means - case.lq).abs().max()) < 1 / 255
 
 
-def test_only_the_first_device_decodes_the_validation_photos(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("model", "world"), [(TINY_SR, 2), (TINY_SR, 20), (TINY_INPAINTING, 3)])
+def test_devices_share_the_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Any, world: int
 ) -> None:
-    """Other devices check the headers and hand no validation photos to the loop."""
-    config, made = recipe(tmp_path, TINY_SR), []
-    monkeypatch.setattr(training, "Validation", lambda _: made.append(1))
-    monkeypatch.setattr(training.loop, "train", lambda *_: Path("last.safetensors"))
-    for first in (True, False):
-        monkeypatch.setattr(training, "open_fabric", lambda _, f=first: SimpleNamespace(is_global_zero=f))
-        train(config, quiet)
-    assert len(made) == 1
+    """Each decodes its own; scores, those of each kind of mask, and FID are one device's, bit by bit."""
+    config, network = recipe(tmp_path, model), tiny(model)
+    alone = Validation(config)
+    parts = [
+        Validation(config, SimpleNamespace(world_size=world, global_rank=rank, is_global_zero=rank == 0))
+        for rank in range(world)
+    ]
+    assert sorted(case.number for part in parts for case in part.cases) == [*range(len(alone.cases))]
+    assert max(len(part.cases) for part in parts) <= -(-len(alone.cases) // world)
+    for part in parts:
+        for case in part.cases:
+            assert torch.equal(case.lq, alone.cases[case.number].lq) and case.name
+
+    def of_all(work: Any) -> list[Any]:
+        """What each device gets, when each is given what all others have sent."""
+        sent: list[Any] = []
+
+        def send(_: Any, value: Any) -> list[Any]:
+            sent.append(value)
+            return [value]
+
+        monkeypatch.setattr(validation_room, "gathered", send)
+        for part in parts:
+            with contextlib.suppress(StatisticsError):  # a device without a photo has no mean of its own
+                work(part)
+        assert len(sent) == world
+        monkeypatch.setattr(validation_room, "gathered", lambda *_: sent)
+        return [work(part) for part in parts]
+
+    def features(photo: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(photo, 2).flatten()
+
+    assert of_all(lambda part: part(network)) == [alone(network)] * world
+    assert of_all(lambda part: part.scores(network)) == [alone.scores(network)] * world
+    fids = of_all(lambda part: part.fid(network, features))
+    assert fids == [alone.fid(network, features)] * world
+    assert [*fids[0]] == (["fid"] if model is TINY_SR else ["fid_thick", "fid_thin"])

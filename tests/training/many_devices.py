@@ -1,21 +1,26 @@
 """Run recipes one after the other in the processes that torchrun started: python many_devices.py RECIPE...
 
-A recipe whose name begins with `stopped` is interrupted before its last two steps and started again; in one
-whose name begins with `killed` a process ends itself.
+A recipe whose name begins with `stopped` is interrupted before its last two steps and started again; behind
+`leave:` it is interrupted and left so. In one whose name begins with `killed` a process ends itself. With
+`torn` or `ruined` the second process goes on from files of its own, of which state.pt, or all, are damaged.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from dirformer.experiments.train import train
+from dirformer.ground.errors import DirformerError
 from dirformer.training import loop
-from dirformer.training.config import load_recipe
+from dirformer.training.config import TrainConfig, load_recipe
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore")
@@ -38,7 +43,7 @@ def stopping(self: Any, batch: dict[str, Any]) -> dict[str, float]:
     ):
         # Only one device of two sees a loss that is not finite.
         batch["gt"] = batch["gt"] * float("nan")
-    died = self.config.folder.with_suffix(".died")
+    died = Path(sys.argv[1]).with_suffix(".died")
     doomed = self.config.name.startswith("killed") and self.fabric.global_rank and not died.exists()
     if doomed and self.state.step == 2:
         # One process of two dies, once, as by a machine that is taken away.
@@ -47,13 +52,34 @@ def stopping(self: Any, batch: dict[str, Any]) -> dict[str, float]:
     return train_step(self, batch)
 
 
+def damaged(config: TrainConfig, names: tuple[str, ...]) -> TrainConfig:
+    """The recipe on a copy of its folder with damaged files, for the second process."""
+    if os.environ["RANK"] == "0":
+        return config
+    own = config.model_copy(update={"out": config.out / "own"})
+    shutil.copytree(config.folder, own.folder)
+    for name in names:
+        (own.folder / name).write_bytes(b"damaged")
+    return own
+
+
 loop.Run.train_step = stopping  # type: ignore[method-assign]
 for name in sys.argv[1:]:
-    config = load_recipe(name)
-    if config.name.startswith("stopped"):
+    left = name.startswith("leave:")
+    config = load_recipe(name.removeprefix("leave:"))
+    stopped, torn, ruined = (config.name.startswith(n) for n in ("stopped", "torn", "ruined"))
+    if stopped or left or torn or ruined:
         stop_at = config.steps - 2
         try:
             loop.train(config)
         except StoppedError:
             stop_at = None
-    loop.train(config, (lambda *_: {"psnr_y": 20.0}) if config.name.startswith("validated") else None)
+    if torn or ruined:
+        config = damaged(config, ("state.pt", "good.pt") if ruined else ("state.pt",))
+    try:
+        if not left:
+            train(config)
+    except DirformerError as error:
+        if not ruined:
+            raise
+        config.folder.with_suffix(f".error{os.environ['RANK']}").write_text(str(error))

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
+import time
+import weakref
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +22,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import ImageFilter
 
 from dirformer.ground.errors import OutputError, PhotoError
+from dirformer.ground.places import Place
 from dirformer.inference.restorer import Restorer
 from dirformer.networks.presets import PRESETS
 from dirformer.video import film as room
@@ -24,7 +30,8 @@ from dirformer.video.film import FilmRun, restore_film, segments_folder
 from dirformer.video.shots import Flicker, Shots
 from dirformer.video.steady import Steady
 from dirformer.weights.checkpoints import save
-from helpers import TINY, TINY_SR, dirformer, picture, tiny
+from helpers import SRC, TINY, TINY_SR, dirformer, picture, python, tiny
+from stores import SECRET, s3_server
 
 SAME = replace(PRESETS["realsr-x1-compact"], **TINY, refinement_blocks=1)
 TIMES = [0, 3, 4, 9, 10, 15, 16, 17, 30, 31]
@@ -256,8 +263,8 @@ def test_the_command(tmp_path: Path, weights: Path) -> None:
     film = write_film(tmp_path / "film.mp4")
     same = ("--model", weights / "same.safetensors")
     done = dirformer("restore", film, "-o", tmp_path / "out.mp4", *same, "--shot-prior", "--steady")
-    assert done.returncode == 0 and "10 frames, 2 shots" in done.stdout
-    assert re.search(r"flicker of still parts \d+\.\d\d → \d+\.\d\d", done.stdout)
+    assert done.returncode == 0 and "out.mp4: 10 frames\n" in done.stdout
+    assert re.search(r"2 shots, flicker of still parts \d+\.\d\d → \d+\.\d\d", done.stdout)
     assert done.stdout.splitlines()[-1] == "1 restored, 0 skipped, 0 failed"
     (tmp_path / "torn.mp4").write_bytes(film.read_bytes()[:300])
     (tmp_path / "photo.png").write_bytes(b"")
@@ -300,3 +307,135 @@ def test_films_that_cannot_be(tmp_path: Path, weights: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot be written as webm: .*libx264.* with \.mkv"):
         restore_film(restorer, film, tmp_path / "out.webm")
     assert not (tmp_path / "out.webm").exists()
+
+
+def test_a_film_at_an_address_goes_on(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its segments wait beside the result; a run that was stopped goes on, and the film is put whole."""
+    monkeypatch.setattr(room, "SEGMENT", 3)
+    film = write_film(tmp_path / "film.mp4")
+    Place("memory://films/in/film.mp4").put(film)
+    model = ("--model", weights / "same.safetensors")
+    assert dirformer("restore", film, "-o", tmp_path / "whole.mp4", *model).returncode == 0
+    put, names = Place.put, list[str]()
+
+    def stopping(self: Place, local: Path) -> None:
+        put(self, local)
+        names.append(self.name)
+        if self.name == "000001.nut":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Place, "put", stopping)
+    command = ("restore", "memory://films/in/film.mp4", "-o", "memory://films/out/film.mp4", *model)
+    assert dirformer(*command).returncode == 130
+    assert names == ["000000.nut", "key.json", "000001.nut"]
+    out, waiting = Place("memory://films/out"), Place("memory://films/out/.film.mp4.segments")
+    assert out.listed()[1] == [] and waiting.hidden() == ["000000.nut", "000001.nut", "key.json"]
+    monkeypatch.setattr(Place, "put", put)
+    done = dirformer(*command)
+    assert done.returncode == 0 and "10 frames, 6 of them restored before" in done.stdout
+    assert [one.name for one in out.listed()[1]] == ["film.mp4"] and waiting.hidden() == []
+    out.below("film.mp4").fetch(tmp_path / "film-back.mp4")
+    assert decoded(tmp_path / "film-back.mp4") == decoded(tmp_path / "whole.mp4")
+    # Segments of other options are not used, and do not stay.
+    monkeypatch.setattr(Place, "put", stopping)
+    assert dirformer(*command, "--overwrite").returncode == 130
+    monkeypatch.setattr(Place, "put", put)
+    done = dirformer(*command, "--overwrite", "--seed", "1")
+    assert done.returncode == 0 and "10 frames\n" in done.stdout and waiting.hidden() == []
+
+
+@pytest.mark.slow
+def test_killed_on_the_way_to_a_bucket(tmp_path: Path, weights: Path) -> None:
+    """SIGKILL of a process that restores from and to S3: another one goes on, and the film is that of one."""
+    film = write_film(tmp_path / "film.mp4", count=120)
+    same = ["--model", str(weights / "same.safetensors")]
+    with s3_server("films"):
+        Place("s3://films/in/film.mp4").put(film)
+        out, waiting = Place("s3://films/out/film.mp4"), Place("s3://films/out/.film.mp4.segments")
+        command = [
+            sys.executable,
+            "-m",
+            "dirformer",
+            "restore",
+            "s3://films/in/film.mp4",
+            "-o",
+            out.url,
+            *same,
+        ]
+        environment = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+        run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while "000001.nut" not in waiting.hidden():
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.kill()
+        run.wait()
+        assert out.entry() is None
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert re.search(r"120 frames, (64|96) of them restored before", done.stdout)
+        assert SECRET not in done.stdout + done.stderr and waiting.hidden() == []
+        out.fetch(tmp_path / "back.mp4")
+    assert dirformer("restore", film, "-o", tmp_path / "whole.mp4", *same).returncode == 0
+    assert decoded(tmp_path / "back.mp4") == decoded(tmp_path / "whole.mp4")
+
+
+class Live:
+    """How many of some things live at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def watched(self, thing: Any) -> Any:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        weakref.finalize(thing, self._gone)
+        return thing
+
+    def _gone(self) -> None:
+        self.now -= 1
+
+
+def test_memory_does_not_grow_with_the_film(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 24 frames and their results, no more live at once than a shot, the averages and one step hold."""
+    monkeypatch.setattr(room, "SEGMENT", 3)
+    live = Live()
+    for owner, name in ((room.Look, "tensor"), (Restorer, "restore")):
+        made = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, made=made, **k: live.watched(made(*a, **k)))
+    film = write_film(tmp_path / "film.mkv", count=24)
+    run = FilmRun(shot_prior=True, steady=True)
+    report = restore_film(
+        Restorer(weights / "same.safetensors", noise="seed"), film, tmp_path / "out.mkv", run
+    )
+    assert report.frames == 24 and 0 < live.most <= 8
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_film(tmp_path: Path, weights: Path) -> None:
+    """A process that restores 192 frames has no larger peak than one that restores 24.
+
+    The further frames alone would take 148 MiB as floats.
+    """
+    peaks = []
+    for count in (24, 192):
+        film = tmp_path / f"{count}.mkv"
+        with av.open(str(film), "w") as out:
+            video: Any = out.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
+            video.codec_context.options = {"preset": "ultrafast", "tune": "zerolatency"}
+            still = np.asarray(picture(320, 240))
+            for number in range(count):
+                out.mux(video.encode(av.VideoFrame.from_ndarray(np.roll(still, number, 1), format="rgb24")))
+            out.mux(video.encode())
+        code = (
+            "import resource, sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+            "from dirformer.inference.restorer import Restorer\n"
+            "from dirformer.video.film import FilmRun, restore_film\n"
+            f"restore_film(Restorer({str(weights / 'same.safetensors')!r}), Path({str(film)!r}),\n"
+            f"    Path({str(tmp_path / f'out{count}.mkv')!r}), FilmRun(shot_prior=True, steady=True))\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        )
+        peaks.append(int(python("-c", code, check=True).stdout) / 1024)
+    print(peaks)
+    assert peaks[1] < peaks[0] + 40

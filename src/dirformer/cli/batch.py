@@ -29,7 +29,7 @@ from dirformer.inference.sizes import parse_box
 from dirformer.weights.catalog import task_of
 
 if TYPE_CHECKING:
-    from dirformer.inference.files import Restored
+    from dirformer.inference.files import FileRun, Restored
     from dirformer.inference.restorer import Restorer
 
 MOST_WORKERS = 64
@@ -76,6 +76,14 @@ class Request:
     overwrite: bool
     in_place: bool
     frames: bool = False
+    shot_prior: bool = False
+    steady: bool = False
+
+    @property
+    def sequence(self) -> dict[str, bool]:
+        """What frames have beside the options of photos, where any of it is asked for."""
+        how = {"shot_prior": self.shot_prior, "steady": self.steady}
+        return how if any(how.values()) else {}
 
     @property
     def names(self) -> list[Path]:
@@ -136,6 +144,16 @@ class Request:
                 "--prior and --save-prior are for one prior; leave --self-ensemble, --samples and "
                 "--context window-prior out"
             )
+        if self.shot_prior and several:
+            raise ConfigError(
+                "--shot-prior is for one prior; leave --self-ensemble, --samples and --context window-prior "
+                "out"
+            )
+        if self.sequence and (self.in_place or self.prior is not None or self.save_prior is not None):
+            raise ConfigError(
+                "--in-place, --prior and --save-prior do not go with --shot-prior and --steady, whose "
+                "results depend on the frames before; leave them out"
+            )
         if self.prove_it and self.samples > 1:
             raise ConfigError("--prove compares one draw; leave --samples out")
 
@@ -158,6 +176,13 @@ def closing_line(restored: int, skipped: int, failed: int, passed: Counter[str])
     line = f"{restored} restored, {skipped} skipped, {failed} failed"
     count = sum(passed.values())
     return f"{line}; {count} passed over: {passed_over(passed.items())}" if count else line
+
+
+def flicker_line(shots: int, scores: tuple[float, float]) -> str:
+    """Return what every run over frames says of them: shots, and the flicker of frames and results."""
+    before, after = scores
+    change = f"{before:.2f} → {after:.2f} (root mean square change, of 255)"
+    return f"{shots} shots, flicker of still parts {change}"
 
 
 def run(request: Request) -> None:
@@ -253,9 +278,13 @@ class _Run:
         if self.log is None:
             return [(name, jobs, None) for name, jobs in groups.items()]
         changes = influences(self.options, self.files, seed=request.seed, prior=request.prior)
+        changes |= request.sequence
         found: list[tuple[str, list[Job], Keys | None]] = []
         for name, jobs in groups.items():
             keys = Keys(name, changes)
+            if request.sequence:  # what a frame depends on shows when those before it are read
+                found.append((name, jobs, keys))
+                continue
             with progress_bar(len(jobs), "looking for finished ones") as show:
                 todo, finished = split_finished(
                     jobs, self.log, keys, self.rules, skip=self.skip, errors=errors, told=show
@@ -283,17 +312,33 @@ class _Run:
         for name, jobs, keys in groups:
             restorer = open_restorer(name, self.options, task=request.task, scale=self.files.scale)
             self.say(f"{name}: {restorer.description}")
+            own = replace(run, keys=keys)
+            if request.sequence:
+                self._restore_frames(restorer, jobs, own)
+                continue
             with progress_bar(len(jobs), "restoring") as show:
-                records = restore_files(
-                    restorer, jobs, replace(run, keys=keys), workers=request.workers, progress=show
-                )
+                records = restore_files(restorer, jobs, own, workers=request.workers, progress=show)
                 with contextlib.closing(records):
                     for record in records:
                         self._tell(record, restorer)
 
+    def _restore_frames(self, restorer: Restorer, jobs: list[Job], run: FileRun) -> None:
+        from dirformer.video.frames import FrameRun, Frames, in_order
+
+        frames = Frames(restorer, run, FrameRun(**self.request.sequence, skip=self.skip), self.rules)
+        with progress_bar(len(jobs), "restoring frames") as show:
+            records = frames.restore(in_order(jobs), workers=self.request.workers, progress=show)
+            with contextlib.closing(records):
+                for record in records:
+                    self._tell(record, restorer)
+        self.say(flicker_line(frames.shots.count, frames.flicker.scores()))
+
     def _tell(self, record: Restored, restorer: Restorer) -> None:
         if record.error is not None:
             self.tally.errors.append(record.error)
+            return
+        if record.skipped:
+            self.tally.skipped += 1
             return
         self.tally.restored += 1
         self.say(f"{record.job.photo} → {record.job.output} ({record.seconds:.1f} s)")

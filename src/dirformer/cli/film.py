@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dirformer.cli.batch import Request, closing_line, terminable
+from dirformer.cli.batch import Request, closing_line, flicker_line, terminable
 from dirformer.cli.terminal import complain, progress_bar, say
 from dirformer.ground.errors import ConfigError, DirformerError, MissingExtraError, OutputError, PhotoError
+from dirformer.ground.mirror import Mirror
 from dirformer.ground.places import Place, is_url
 from dirformer.inference.choice import influences
 from dirformer.inference.done import digest_file, digest_of, digest_options
@@ -31,7 +33,7 @@ def are_films(names: list[str]) -> bool:
     return bool(films)
 
 
-def run_films(request: Request, names: list[str], out: str, *, shot_prior: bool, steady: bool) -> None:
+def run_films(request: Request, names: list[str], out: str) -> None:
     """Restore films.
 
     Raises:
@@ -55,7 +57,7 @@ def run_films(request: Request, names: list[str], out: str, *, shot_prior: bool,
         import av  # noqa: F401
     except ModuleNotFoundError:
         raise MissingExtraError("av", "video") from None
-    how = {"shot_prior": shot_prior, "steady": steady}
+    how = {"shot_prior": request.shot_prior, "steady": request.steady}
     done = failed = 0
     with terminable():
         try:
@@ -102,22 +104,32 @@ def _one(request: Request, name: str, out: str, how: dict[str, bool]) -> None:
         if is_url(out):
             result = Path(room) / "out" / Place(out).name
         try:
-            report = _restored(request, film, result, how)
+            segments = _segments(out, result)
+            report = _restored(request, film, result, how, segments)
         except DirformerError as error:
-            raise type(error)(str(error).replace(f"{room}/out/", "").replace(f"{room}/", "")) from None
+            error.args = (str(error).replace(f"{room}/out/", "").replace(f"{room}/", ""),)
+            raise
         if is_url(out):
             Place(out).put(result)
-    before, after = report.flicker
+            segments.put()  # none is left: the film is whole
     kept = f", {report.kept} of them restored before" if report.kept else ""
     shown = [Place(one) if is_url(one) else one for one in (name, out)]
-    say(f"{shown[0]} → {shown[1]}: {report.frames} frames{kept}, {report.shots} shots")
-    say(f"  flicker of still parts {before:.2f} → {after:.2f} (root mean square change, of 255)")
+    say(f"{shown[0]} → {shown[1]}: {report.frames} frames{kept}")
+    say(f"  {flicker_line(report.shots, report.flicker)}")
     for note in report.notes:
         say(f"  {note}")
 
 
-def _restored(request: Request, film: Path, out: Path, how: dict[str, bool]) -> FilmReport:
-    from dirformer.video.film import FilmRun, frame_count, restore_film
+def _segments(out: str, result: Path) -> Mirror:
+    """Return the folder of a result's segments, kept beside the result also where that is an address."""
+    from dirformer.video.film import segments_folder
+
+    folder = segments_folder(result)
+    return Mirror(folder, Place(out).beside(folder.name) if is_url(out) else None)
+
+
+def _restored(request: Request, film: Path, out: Path, how: dict[str, bool], segments: Mirror) -> FilmReport:
+    from dirformer.video.film import FilmRun, frame_count, made_under, restore_film
 
     files, options = request.file_options(), request.restore_options(noise="seed")
     total, (width, height) = frame_count(film)
@@ -144,8 +156,11 @@ def _restored(request: Request, film: Path, out: Path, how: dict[str, bool]) -> 
         "options": digest_options(influences(options, files, seed=request.seed)),
         **how,
     }
+    segments.fetch("*")
+    if segments.place is not None and not made_under(segments.folder, key):
+        shutil.rmtree(segments.folder, ignore_errors=True)
+        segments.put()  # no segment of another film or model may lie there under this one's key
     say(f"{model}: {restorer.description}")
     with progress_bar(total, "restoring frames") as show:
-        return restore_film(
-            restorer, film, out, FilmRun(request.seed, size=size, key=key, **how), progress=show
-        )
+        run = FilmRun(request.seed, size=size, key=key, **how)
+        return restore_film(restorer, film, out, run, progress=show, saved=segments.put)

@@ -117,13 +117,22 @@ Skip = Annotated[
 InPlace = Annotated[bool, typer.Option("--in-place", help="Let results replace the photos themselves.")]
 Frames = Annotated[
     bool,
-    typer.Option("--frames", help="The photos are frames of one film: one Z_T for all, against flicker."),
+    typer.Option(
+        "--frames",
+        help="The photos are frames of films, a folder each, in the order of their names: one Z_T for all.",
+    ),
 ]
 ShotPrior = Annotated[
-    bool, typer.Option("--shot-prior", help="Restore all frames of a film's shot under the IPR of its first.")
+    bool,
+    typer.Option(
+        "--shot-prior", help="Films, and --frames: restore all frames of a shot under the IPR of its first."
+    ),
 ]
 Steady = Annotated[
-    bool, typer.Option("--steady", help="Average still parts of a film over time, against noise and flicker.")
+    bool,
+    typer.Option(
+        "--steady", help="Films, and --frames: average still parts over time, against noise and flicker."
+    ),
 ]
 Engine = Annotated[
     str | None,

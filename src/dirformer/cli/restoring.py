@@ -63,11 +63,10 @@ def restore(
     """Restore photos and films: enlarge, deblur, clean or fill them."""
     given = locals()
     fleet = Fleet(*(given.pop(name) for name in ("engine", "address", "processes")))
-    film = {name: given.pop(name) for name in ("shot_prior", "steady")}
-    _restore(given, film, fleet)
+    _restore(given, fleet)
 
 
-def _restore(given: dict[str, Any], film: dict[str, bool], fleet: Fleet) -> None:
+def _restore(given: dict[str, Any], fleet: Fleet) -> None:
     """Restore photos or films, here or by a fleet; `given` are the arguments that all of them have."""
     out, inputs, list_files, mask = (given[name] for name in ("out", "inputs", "list_files", "mask"))
     request = Request(
@@ -85,9 +84,14 @@ def _restore(given: dict[str, Any], film: dict[str, bool], fleet: Fleet) -> None
         if fleet.given:
             raise ConfigError("--engine is for photos; leave it out for films")
         with staged(_weights(request)) as here:
-            run_films(replace(request, **here), names, out, **film)
-    elif any(film.values()):
-        raise ConfigError("--shot-prior and --steady are for films; for a folder of frames give --frames")
+            run_films(replace(request, **here), names, out)
+    elif request.sequence and not request.frames:
+        raise ConfigError("--shot-prior and --steady are for films; for a folder of frames add --frames")
+    elif request.sequence and fleet_wanted:
+        raise ConfigError(
+            "--shot-prior and --steady take frames one after the other, from folders of this machine; leave "
+            "--engine and addresses out"
+        )
     elif fleet_wanted:
         run_fleet(request, Places(names, out, mask), fleet)
     else:

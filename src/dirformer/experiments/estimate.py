@@ -75,7 +75,7 @@ def plan(config: TrainConfig, report: Report = print) -> dict[str, Any]:
             report(f"measuring a batch of {own} …")
             measured = try_out(_batch(trial, own), fabric, STEPS)
             memory = _memory(second, 2, measured, own)
-    world = config.nodes * (1 if config.devices == "auto" else config.devices)
+    world = config.stated_devices
     phases = _phases(config, world, seconds, measured, memory)
     sizes = _parameters(config)
     photos, seen = len(samples.dataset), sum(s["steps"] * s["batch_in_all"] for s in phases)

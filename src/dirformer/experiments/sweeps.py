@@ -32,10 +32,10 @@ from dirformer.ground.device import choose_device
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import Report
 from dirformer.ground.paths import atomic_path
-from dirformer.ground.yaml_text import Place, cut, parse_yaml, short
+from dirformer.ground.yaml_text import Place, cut, find_yaml, parse_yaml, short
 from dirformer.metrics.perceptual import MissingWeightsError, inception
 from dirformer.tasks import TASKS
-from dirformer.training.config import TrainConfig, find_yaml, is_text, load_recipe, override_value
+from dirformer.training.config import TrainConfig, is_text, load_recipe, override_value
 from dirformer.training.state import finished
 from dirformer.weights.catalog import find_weights
 from dirformer.weights.load import load
@@ -98,7 +98,7 @@ class Sweep:
     @property
     def folder(self) -> Path:
         """Where runs and table go."""
-        return self.validated.out
+        return Path(self.validated.out)
 
     def run(self, report: Report = print) -> dict[str, Any]:
         """Train what is not finished, score all rows, write the table; return what table.json holds."""
@@ -157,6 +157,8 @@ class Sweep:
         """Return a row's recipe with its fields; runs go below a folder of the sweep's name."""
         texts = [f"{key}={json.dumps(self._resolved(value), default=str)}" for key, value in row.fields]
         config = load_recipe(row.recipe, texts)
+        if isinstance(config.out, str):
+            raise ConfigError(f"out is {config.out}; a sweep needs a folder of this machine")
         return config.model_copy(update={"out": config.out / self.name, "seed": 0})
 
     def _resolved(self, value: Any) -> Any:
@@ -172,8 +174,7 @@ def on_one_device(config: TrainConfig) -> TrainConfig:
     """Return a recipe of several devices for one: as many photos in a step, by passes one after the other."""
     if config.devices == 1 and config.nodes == 1:
         return config
-    devices = 1 if config.devices == "auto" else int(config.devices)
-    accumulate = config.accumulate * devices * config.nodes
+    accumulate = config.accumulate * config.stated_devices
     whole = config.data.batch * accumulate
     # A pool holds whole steps.
     data = config.data.model_copy(update={"pool": -(-config.data.pool // whole) * whole})

@@ -9,7 +9,7 @@ from dirformer.ground.journal import Report
 from dirformer.networks.diffir import DiffIR
 from dirformer.training import loop
 from dirformer.training.config import TrainConfig
-from dirformer.training.devices import open_fabric
+from dirformer.training.devices import open_fabric, together
 
 
 def train(config: TrainConfig, report: Report = print, minutes: float | None = None) -> Path:
@@ -28,11 +28,9 @@ def train(config: TrainConfig, report: Report = print, minutes: float | None = N
         return loop.train(config, None, report, minutes)
     require_validation(config)
     fabric = open_fabric(config)
-    # Decoding and degrading take memory and time: only the device that validates does it.
-    validation = Validation(config) if fabric.is_global_zero else None
+    validation = together(fabric, lambda: Validation(config, fabric))
 
     def validate(network: DiffIR, step: int) -> dict[str, float]:
-        assert validation is not None
         return validation(network, config.folder / "previews" / f"step-{step}.jpg")
 
     return loop.train(config, validate, report, minutes, fabric)

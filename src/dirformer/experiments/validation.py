@@ -1,4 +1,8 @@
-"""Validation while a network trains: the fixed photos of a recipe, scored as the field scores them."""
+"""Validation while a network trains: the fixed photos of a recipe, scored as the field scores them.
+
+Devices share the photos: each decodes and scores its own, and all get the scores of all, in the order of the
+photos. A photo's degradation, mask and noise follow from its number, so the scores are those of one device.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -29,6 +34,9 @@ from dirformer.metrics.scorer import as_float
 from dirformer.networks.diffir import DiffIR, DiffIRS1
 from dirformer.tasks import TASKS
 from dirformer.training.config import TrainConfig
+from dirformer.training.devices import Alone, gathered, together
+
+T = TypeVar("T")
 
 BORDER = 4
 """Pixels of the GT left out along each side, as in the SR tables."""
@@ -70,6 +78,8 @@ class Case:
     mask: Float[Tensor, "1 1 H W"] | None = None
     kind: str = ""
     """Of the mask."""
+    number: int = 0
+    """Among the cases of all devices."""
 
 
 class Validation:
@@ -79,38 +89,59 @@ class Validation:
     PSNR on RGB, filled ones by PSNR in their holes.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, fabric: Any = None) -> None:
+        """Decode and degrade the photos; with a launched Fabric, this device's part of them."""
         assert config.data.val is not None
         require_validation(config)
         model = config.network_config
         # Not the run's seed: runs of any seed are validated on the same degraded photos.
         self.task, self.seed, self.data = model.task, 0, config.data
+        self.fabric = Alone() if fabric is None else fabric
         self.scale, self.step = model.scale, model.multiple * model.scale
         self.score = TASKS[self.task].score
         degrade = None
         if not TASKS[self.task].has_mask and config.data.val_lq is None:
             degrade = degradation(config.data.degradation, self.scale)
         self.cases = list(self._cases(config.data.val, degrade))
+        """Those of this device."""
 
     def _cases(self, val: Path, degrade: Degradation | None) -> Iterator[Case]:
         limit, step, scale = self.data.val_crop, self.step, self.scale
         if self.data.val_lq is not None:
-            for lq_path, gt_path in pair_photos(self.data.val_lq, val):
+            for number, (lq_path, gt_path) in enumerate(pair_photos(self.data.val_lq, val)):
+                if not self._own(number):
+                    continue
                 gt, lq = (as_float(read_rgb(path))[None] for path in (gt_path, lq_path))
                 place = _middle(lq, limit // scale, step // scale)
-                yield Case(gt_path.name, _cut(lq, place), _cut(gt, tuple(scale * n for n in place)))
+                gt = _cut(gt, tuple(scale * n for n in place))
+                yield Case(gt_path.name, _cut(lq, place), gt, number=number)
             return
+        kinds = ("",) if degrade is not None else self.data.val_masks
         for number, path in enumerate(find_photos(val)):
+            own = [n for n in range(number * len(kinds), (number + 1) * len(kinds)) if self._own(n)]
+            if not own:
+                continue
             gt = as_float(read_rgb(path))[None]
             gt = _cut(gt, _middle(gt, limit, step))
             if degrade is not None:
                 lq = degrade(gt, seeded_generator(self.seed, "validation", number))
-                yield Case(path.name, lq, gt)
+                yield Case(path.name, lq, gt, number=number)
                 continue
-            for kind in self.data.val_masks:
+            for case in own:
+                kind = kinds[case % len(kinds)]
                 generator = seeded_generator(self.seed, "validation mask", kind, number)
                 mask = draw_mask(mask_settings(kind, 256), generator, (gt.shape[2], gt.shape[3]))[None]
-                yield Case(path.name, gt * (1 - mask), gt, mask, kind)
+                yield Case(path.name, gt * (1 - mask), gt, mask, kind, case)
+
+    def _own(self, number: int) -> bool:
+        """Return whether a case is this device's; neighbours go to different ones."""
+        return number % self.fabric.world_size == self.fabric.global_rank
+
+    def _every(self, values: list[T]) -> list[T]:
+        """Return the values of all devices' cases in order; `values` are those of this device's cases."""
+        own = [(case.number, value) for case, value in zip(self.cases, values, strict=True)]
+        found = dict(pair for part in gathered(self.fabric, own) for pair in part)
+        return [found[number] for number in sorted(found)]
 
     @torch.inference_mode()
     def __call__(self, network: DiffIR, preview: Path | None = None) -> dict[str, float]:
@@ -118,24 +149,29 @@ class Validation:
 
         With `preview`, the first few cases are also drawn there: LQ, result and GT side by side.
         """
-        scores, rows = [], []
+        own: list[tuple[str, float, tuple[Tensor, Tensor, Tensor] | None]] = []
         for number, case in enumerate(self.cases):
             restored = self.restore(network, number)
-            scores.append(self.score_of(restored, number))
-            if preview is not None and number < PREVIEWS:
-                rows.append((case.lq[0], restored, case.gt[0]))
+            drawn = preview is not None and case.number < PREVIEWS
+            row = (case.lq[0], restored, case.gt[0]) if drawn else None
+            own.append((case.kind, self.score_of(restored, number), row))
+        every = self._every(own)
         if preview is not None:
-            write_grid(preview, rows)
-        means = {self.score: fmean(scores)}
+            together(self.fabric, lambda: self._draw(preview, [row for *_, row in every if row is not None]))
+        means = {self.score: fmean(score for _, score, _ in every)}
         for kind in self.data.val_masks if TASKS[self.task].has_mask else ():
-            of_kind = [s for s, case in zip(scores, self.cases, strict=True) if case.kind == kind]
-            means[f"{self.score}_{kind}"] = fmean(of_kind)
+            means[f"{self.score}_{kind}"] = fmean(score for name, score, _ in every if name == kind)
         return means
+
+    def _draw(self, preview: Path, rows: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        if self.fabric.is_global_zero:
+            write_grid(preview, rows)
 
     @torch.inference_mode()
     def scores(self, network: DiffIR) -> list[float]:
-        """Return the score of each case."""
-        return [self.score_of(self.restore(network, number), number) for number in range(len(self.cases))]
+        """Return the score of each case of all devices."""
+        own = range(len(self.cases))
+        return self._every([self.score_of(self.restore(network, number), number) for number in own])
 
     @torch.inference_mode()
     def fid(self, network: DiffIR, features: Callable[[Tensor], Tensor]) -> dict[str, float]:
@@ -144,13 +180,16 @@ class Validation:
 
         Empty with fewer than two photos of a kind: FID compares sets.
         """
-        sets: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        own: list[tuple[str, Tensor, Tensor]] = []
         for number, case in enumerate(self.cases):
             restored, gt = self.restore(network, number), case.gt[0]
             if case.mask is not None:
                 restored = case.mask[0] * restored + (1 - case.mask[0]) * gt
             name = f"fid_{case.kind}" if case.kind else "fid"
-            sets.setdefault(name, []).append((features(restored).cpu(), features(gt).cpu()))
+            own.append((name, features(restored).cpu(), features(gt).cpu()))
+        sets: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for name, ours, theirs in self._every(own):
+            sets.setdefault(name, []).append((ours, theirs))
         return {
             name: frechet_distance(*(torch.stack(side) for side in zip(*pairs, strict=True)))
             for name, pairs in sets.items()
@@ -159,7 +198,7 @@ class Validation:
 
     @torch.inference_mode()
     def restore(self, network: DiffIR, number: int) -> Float[Tensor, "3 H W"]:
-        """Restore a case; stage 1 sees its GT."""
+        """Restore one of this device's cases; stage 1 sees its GT."""
         case, fill = self.cases[number], network.config.fill
         if case.mask is None:
             return self._restored(network, case.lq, number)
@@ -171,12 +210,12 @@ class Validation:
         device, case = next(network.parameters()).device, self.cases[number]
         if isinstance(network, DiffIRS1):
             return network(lq.to(device), case.gt.to(device))[0].cpu().clamp(0, 1)
-        generator = seeded_generator(self.seed, "validation noise", number)
+        generator = seeded_generator(self.seed, "validation noise", case.number)
         noise = torch.randn(network.noise_shape, generator=generator)[:, None]
         return network(lq.to(device), noise.to(device))[0].cpu().clamp(0, 1)
 
     def score_of(self, restored: Float[Tensor, "3 H W"], number: int) -> float:
-        """Score what was made of a case."""
+        """Score what was made of one of this device's cases."""
         case = self.cases[number]
         restored, gt = (restored * 255).round() / 255, case.gt[0]
         if case.mask is not None:

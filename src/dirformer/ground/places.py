@@ -134,6 +134,10 @@ class Place:
         """Return a place in this folder."""
         return Place(f"{self.url.rstrip('/')}/{relative}") if relative not in ("", ".") else self
 
+    def beside(self, name: str) -> Place:
+        """Return a place in the same folder."""
+        return Place(f"{self.url.rstrip('/').rpartition('/')[0]}/{name}")
+
     def opened(self) -> tuple[Any, str]:
         """Return fsspec's file system and the path in it.
 
@@ -325,6 +329,7 @@ class Place:
 
     def remove(self) -> None:
         """Remove a file, or a folder with all below it; nothing if it is not there. Raises OutputError."""
+        self.require_writable()
         system, path = self.opened()
         with self._asking(OutputError, "removed"), contextlib.suppress(FileNotFoundError):
             system.rm(path, recursive=True)

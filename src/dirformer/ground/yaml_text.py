@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from dirformer.ground.errors import ConfigError
+from dirformer.ground.paths import is_file
 
 LARGEST = 2**20
 """Bytes of a file that is read."""
@@ -81,6 +82,19 @@ def parse_yaml(text: str, source: str, is_text: Callable[[Place], bool] | None =
     # Scalars with a tag of their own (!!int x) fail inside the library in several ways.
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise ConfigError(f"{source} is not YAML: {cut(str(error))}") from None
+
+
+def find_yaml(name: str, shipped: Any, kind: str, names: list[str]) -> str:
+    """Return the text of a shipped file of that name, or of the file at that path.
+
+    Raises:
+        ConfigError: if there is neither; the message lists the shipped `names`.
+    """
+    if name in names:
+        return str((shipped / f"{name}.yaml").read_text(encoding="utf-8"))
+    if not is_file(Path(name)):
+        raise ConfigError(f"no {kind} {short(name)}; give a .yaml file or one of: {', '.join(names)}")
+    return read_yaml_file(Path(name), f"{kind} {cut(name)}")
 
 
 def _check(top: yaml.Node, source: str, is_text: Callable[[Place], bool] | None) -> None:

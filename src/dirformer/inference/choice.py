@@ -117,7 +117,9 @@ class Keys:
         return Key(read, self.model, digest_options(self._options | {"page": job.page}))
 
 
-def is_finished(job: Job, log: DoneLog, keys: Keys, replace: Replace, *, skip: bool) -> bool:
+def is_finished(
+    job: Job, log: DoneLog, key_of: Callable[[Job], Key], replace: Replace, *, skip: bool
+) -> bool:
     """Return whether a job's result is there already, made from the same photo, model and options.
 
     Raises:
@@ -136,7 +138,7 @@ def is_finished(job: Job, log: DoneLog, keys: Keys, replace: Replace, *, skip: b
     if not skip:
         return False
     # A photo that was replaced by its result is that result.
-    return made_from == keys.of(job) or (replace.in_place and job.output.samefile(job.photo))
+    return made_from == key_of(job) or (replace.in_place and job.output.samefile(job.photo))
 
 
 def split_finished(
@@ -156,7 +158,7 @@ def split_finished(
     todo, finished = list[Job](), 0
     for number, job in enumerate(jobs, start=1):
         try:
-            if is_finished(job, log, keys, replace, skip=skip):
+            if is_finished(job, log, keys.of, replace, skip=skip):
                 finished += 1
             else:
                 todo.append(job)

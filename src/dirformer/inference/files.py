@@ -48,6 +48,8 @@ class Restored:
     """Of the photos that were restored with `prove`."""
     notes: tuple[str, ...] = ()
     """Lines on what reading and writing have changed or left out."""
+    skipped: bool = False
+    """Finished before, and left alone."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def restore_files(
         work,
         functools.partial(write_result, run),
         workers=0 if alone else workers,
-        weight=functools.partial(_weight, restorer.scale),
+        weight=functools.partial(job_weight, restorer.scale),
     )
     with contextlib.closing(line.run(jobs)) as outcomes:
         for outcome in outcomes:
@@ -345,7 +347,7 @@ def named_error(job: Job, error: Exception, done: str = "restored") -> Dirformer
     return PhotoError(f"{job.photo} cannot be {done}: {type(error).__name__}: {what}; please report it")
 
 
-def _weight(scale: int, job: Job) -> int:
+def job_weight(scale: int, job: Job) -> int:
     """Return the bytes a photo and its result take; 0 for what cannot be read, which reading it will say."""
     try:
         width, height = photo_size(job.photo)

@@ -7,6 +7,7 @@ by name among the shipped ones (`dirformer/recipes`) or by path; `key=value` ove
 from __future__ import annotations
 
 import difflib
+import math
 from importlib import resources
 from pathlib import Path
 from types import NoneType
@@ -21,10 +22,10 @@ from pydantic import (
     field_validator,
 )
 
+from dirformer.ground import places
 from dirformer.ground.errors import ConfigError
-from dirformer.ground.paths import is_file
-from dirformer.ground.places import shown
-from dirformer.ground.yaml_text import QUOTE, Place, cut, parse_yaml, read_yaml_file, short
+from dirformer.ground.mirror import room_of
+from dirformer.ground.yaml_text import QUOTE, Place, cut, find_yaml, parse_yaml, short
 from dirformer.networks.config import Fill, ModelConfig
 from dirformer.networks.presets import preset
 from dirformer.weights.checkpoints import Inference
@@ -34,8 +35,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+def _public(value: Any) -> Any:
+    if isinstance(value, str) and places.shown(value) != value:
+        raise ValueError("an address with a password or a query; a recipe is kept: give them to fsspec")
+    return value
+
+
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://")]
-"""Of shards, at any place that fsspec knows."""
+"""Any place that fsspec knows."""
 
 
 class Data(_Section):
@@ -100,9 +107,7 @@ class Data(_Section):
     @field_validator("train", mode="before")
     @classmethod
     def _without_secrets(cls, value: Any) -> Any:
-        if isinstance(value, str) and shown(value) != value:
-            raise ValueError("an address with a password or a query; a recipe is kept: give them to fsspec")
-        return value
+        return _public(value)
 
     @field_validator("progressive")
     @classmethod
@@ -214,11 +219,12 @@ class TrainConfig(_Section):
     stage: Literal[1, 2]
     model: str | dict[str, Any]
     """A preset's name, or {preset: NAME, field: value …}."""
-    stage1: Path | None = None
-    """Stage-1 weights, a file or a shipped name (stage 2 needs them): teacher, start of the DIRformer."""
-    init: Path | None = None
-    """Weights of the same stage and network, a file or a shipped name, to start from."""
-    transfer: Path | None = None
+    stage1: Address | Path | None = None
+    """Stage-1 weights, a file, an address or a shipped name (stage 2 needs them): teacher, start of the
+    DIRformer."""
+    init: Address | Path | None = None
+    """Weights of the same stage and network, likewise, to start from."""
+    transfer: Address | Path | None = None
     """Weights of another task or stage: whatever tensors have the same name and shape are taken over."""
     start: Literal["identity", "default"] = "identity"
     """Random start: with neutral guidance (`start_at_identity`), or PyTorch's defaults as released."""
@@ -254,7 +260,8 @@ class TrainConfig(_Section):
     log_every: int = Field(50, ge=1)
     val_every: int = Field(5000, ge=1)
     save_every: int = Field(1000, ge=1)
-    out: Path = Path("runs")
+    out: Address | Path = Path("runs")
+    """Folder of runs, or its address; each run is a folder in it."""
     device: str = "auto"
     compile: bool | Literal["blocks"] = False
     """torch.compile the DIRformer: true does so as a whole (minutes at the start), `blocks` one block of each
@@ -264,14 +271,28 @@ class TrainConfig(_Section):
     small networks otherwise wait for Python most of the time. One CUDA device."""
     devices: int | Literal["auto"] = 1
     """Devices of each node that share a step, each with `data.batch` samples; auto takes all there are."""
-    nodes: int = Field(1, ge=1)
-    """Machines that share a step; they see the same files."""
+    nodes: int | Literal["auto"] = 1
+    """Machines that share a step and see the same files; auto takes what torchrun or SLURM has started."""
 
-    @field_validator("devices")
+    @field_validator("devices", "nodes")
     @classmethod
     def _some(cls, value: int | str) -> int | str:
         if value != "auto" and int(value) < 1:
             raise ValueError("expected auto or a number of at least 1")
+        return value
+
+    @field_validator("out", "stage1", "init", "transfer", mode="before")
+    @classmethod
+    def _without_secrets(cls, value: Any) -> Any:
+        return _public(value)
+
+    @field_validator("out")
+    @classmethod
+    def _writable(cls, value: str | Path) -> str | Path:
+        try:
+            places.Place.of(value).require_writable()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @field_validator("model")
@@ -282,6 +303,11 @@ class TrainConfig(_Section):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @property
+    def stated_devices(self) -> int:
+        """Devices × nodes as far as the recipe says them; `auto` counts as one."""
+        return math.prod(1 if number == "auto" else number for number in (self.devices, self.nodes))
 
     @property
     def network_config(self) -> ModelConfig:
@@ -295,8 +321,14 @@ class TrainConfig(_Section):
 
     @property
     def folder(self) -> Path:
-        """Folder of the run: `out`/`name`."""
-        return self.out / self.name
+        """Folder of the run, `out`/`name`; for one at an address, where this process makes its files."""
+        out = room_of(self.out) if isinstance(self.out, str) else self.out
+        return out / self.name
+
+    @property
+    def place(self) -> places.Place | None:
+        """Where the files of a run at an address are kept; None for a run in a folder."""
+        return places.Place(self.out).below(self.name) if isinstance(self.out, str) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
@@ -377,19 +409,6 @@ def _read(recipe: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{source} has no fields; expected some such as name, stage, model")
     return values
-
-
-def find_yaml(name: str, shipped: Any, kind: str, names: list[str]) -> str:
-    """Return the text of a shipped file of that name, or of the file at that path.
-
-    Raises:
-        ConfigError: if there is neither; the message lists the shipped `names`.
-    """
-    if name in names:
-        return str((shipped / f"{name}.yaml").read_text(encoding="utf-8"))
-    if not is_file(Path(name)):
-        raise ConfigError(f"no {kind} {short(name)}; give a .yaml file or one of: {', '.join(names)}")
-    return read_yaml_file(Path(name), f"{kind} {cut(name)}")
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from dirformer.ground.device import choose_device
-from dirformer.ground.errors import ConfigError, MissingExtraError
+from dirformer.ground.errors import ConfigError, DirformerError, MissingExtraError
 from dirformer.training.config import TrainConfig
 
+T = TypeVar("T")
+
 PATIENCE = timedelta(hours=2)
-"""How long devices wait for one another: the first one validates and saves for all."""
+"""How long devices wait for one another: the first one saves for all."""
+
+
+class Alone:
+    """The only device, as far as `gathered` and `together` ask."""
+
+    world_size, global_rank, is_global_zero = 1, 0, True
 
 
 def open_fabric(config: TrainConfig) -> Any:
@@ -35,13 +44,13 @@ def open_fabric(config: TrainConfig) -> Any:
     except ModuleNotFoundError:
         raise MissingExtraError("lightning-fabric", "train") from None
     device = choose_device(config.device)
-    count = _count(config, device)
-    world = count * config.nodes
+    count, nodes = _count(config, device), _nodes(config)
+    world = count * nodes
     started = _started(world)
     if started not in (None, world):
         raise ConfigError(
-            f"a launcher started {started} processes, the recipe has devices={count} nodes={config.nodes}; "
-            "expected their product"
+            f"a launcher started {started} processes, the recipe has devices={count} nodes={nodes}; "
+            "expected their product, or devices=auto nodes=auto"
         )
     strategy: Any = "auto"
     if world > 1:
@@ -56,12 +65,22 @@ def open_fabric(config: TrainConfig) -> Any:
     fabric = Fabric(
         accelerator=device.type,
         devices=[device.index] if device.index is not None and world == 1 else count,
-        num_nodes=config.nodes,
+        num_nodes=nodes,
         strategy=strategy,
         precision=precision,
     )
     fabric.launch()
+    if world > 1:
+        # Fabric does so for NCCL alone. Gloo's threads let go of Python's objects a little after an exchange:
+        # they must have ended before the interpreter does, or they abort the process.
+        atexit.unregister(_part)
+        atexit.register(_part)
     return fabric
+
+
+def _part() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def precision_on(device: torch.device, precision: str) -> str:
@@ -89,6 +108,15 @@ def _count(config: TrainConfig, device: torch.device) -> int:
     return config.devices
 
 
+def _nodes(config: TrainConfig) -> int:
+    """Return the number of nodes; `auto` is what torchrun or SLURM says, else this one."""
+    if config.nodes != "auto":
+        return config.nodes
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
+    return int(os.environ.get("SLURM_NNODES", "1"))
+
+
 def _started(world: int) -> int | None:
     """Return how many processes a launcher has started; None without one."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -97,6 +125,39 @@ def _started(world: int) -> int | None:
         # A batch script alone is one task; `srun` makes it many.
         return int(os.environ["SLURM_NTASKS"]) if "SLURM_PROCID" in os.environ or world > 1 else None
     return None
+
+
+def gathered(fabric: Any, value: T) -> list[T]:
+    """Return the value of each device, by rank, on all of them; it must be one that can be pickled."""
+    if fabric.world_size == 1:
+        return [value]
+    values: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def together(fabric: Any, work: Callable[[], T]) -> T:
+    """Do something on each device and return its own value; an error of one ends it on all of them.
+
+    Without this the others would wait for the one that failed.
+
+    Raises:
+        DirformerError: that of this device, or of the first that failed, named by its rank.
+    """
+    done: list[T] = []
+    own: DirformerError | None = None
+    try:
+        done.append(work())
+    except DirformerError as error:
+        own = error
+    failures = gathered(fabric, None if own is None else (type(own), str(own)))
+    if own is not None:
+        raise own
+    for rank, failure in enumerate(failures):
+        if failure is not None:
+            kind, line = failure
+            raise (DirformerError if kind is MissingExtraError else kind)(f"device {rank}: {line}")
+    return done[0]
 
 
 class Methods(nn.Module):

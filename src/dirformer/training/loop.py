@@ -4,8 +4,8 @@ Every draw of a run comes from generators that are named by seed and sample numb
 a function of the step. So the state holds no generator and no place in the data. A run that was killed goes
 on bit for bit as if it had not been killed (on the same device, with the same number of threads).
 
-On several devices each takes its part of the global batch. All of them decide alike: what they decide by is
-averaged over devices, or handed out by the first.
+On several devices each takes its part of the global batch and of the validation photos. All of them decide
+alike: what they decide by is averaged over devices, or handed out by the first.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dirformer.ground.errors import ConfigError, DirformerError
 from dirformer.ground.journal import Pace, Report, Waiting
 from dirformer.ground.memory import peak_mib
+from dirformer.ground.mirror import Mirror
 from dirformer.networks.diffir import DiffIR
 from dirformer.training.config import TrainConfig
-from dirformer.training.devices import open_fabric
+from dirformer.training.devices import gathered, open_fabric, together
+from dirformer.training.division import batches, divided, what_changes
 from dirformer.training.interrupts import Interrupts
 from dirformer.training.logs import Log
 from dirformer.training.samples import Samples
-from dirformer.training.state import State
+from dirformer.training.state import State, require_same_run, stored_run
 from dirformer.training.step import DivergedError, Step
 from dirformer.training.trial import steps_in
 
@@ -39,10 +42,13 @@ def train(
 ) -> Path:
     """Run a recipe, or go on with it where it stopped; return the file of its last weights.
 
+    Of a run at an address this file is a copy that lasts as long as the process.
+
     Args:
         config: the recipe.
         validate: scores the EMA of the network every `val_every` steps and at the end; the first score
-            decides which weights are best (higher is better). Only the first device calls it.
+            decides which weights are best (higher is better). Every device calls it at the same steps, and
+            the first one's scores count.
         report: takes a line for people now and then.
         minutes: fit the schedule to this time instead of the recipe's steps (see `steps_in`).
         fabric: what `open_fabric` gave for this recipe; None opens one.
@@ -55,32 +61,70 @@ def train(
         KeyboardInterrupt: on Ctrl-C, after the step at hand, with the state saved.
     """
     fabric = open_fabric(config) if fabric is None else fabric
-    report = report if fabric.is_global_zero else _say_nothing
-    if minutes is not None:
-        config = steps_in(config, minutes, report, fabric)
-    run = Run(config, fabric, report)
-    if run.state.resume(report):
+    mirror = Mirror(config.folder, config.place)
+
+    def tell(line: str) -> None:
+        report(mirror.public(line))
+
+    tell = tell if fabric.is_global_zero else _say_nothing
+    try:
+        # The other devices need states alone.
+        together(fabric, lambda: mirror.fetch("*" if fabric.is_global_zero else "*.pt"))
+        if minutes is not None:
+            config = steps_in(config, minutes, tell, fabric)
+        return _train(Run(config, fabric, tell, mirror), validate)
+    except DirformerError as error:
+        error.args = (mirror.public(str(error)),)
+        raise
+
+
+def _train(run: Run, validate: Validate | None) -> Path:
+    if run.state.resume(run.report):
         run.log.write("resume", run.state.step)
     try:
-        with Interrupts(fabric) as interrupts:
+        with Interrupts(run.fabric) as interrupts:
             run.loop(validate, interrupts)
     finally:
         run.log.close()
-    path = config.folder / "last.safetensors"
-    report(f"weights: {path}")
+        run.state.keep()
+    path = run.state.folder / "last.safetensors"
+    run.report(f"weights: {path}")
     return path
 
 
 class Run:
     """The order of things in one run."""
 
-    def __init__(self, config: TrainConfig, fabric: Any, report: Report) -> None:
+    def __init__(
+        self, config: TrainConfig, fabric: Any, report: Report, mirror: Mirror | None = None
+    ) -> None:
+        """Take a recipe, a launched Fabric, what takes lines for people, and the run's folder."""
         self.config, self.fabric, self.report = config, fabric, report
-        self.samples = Samples(config)
+        shared = self._shared()
+        self.samples = together(fabric, lambda: Samples(shared))
         fabric.seed_everything(config.seed, verbose=False)
-        self.step = Step(config, fabric)
-        self.state = State(config, fabric, self.step, self.samples)
+        self.step = Step(shared, fabric)
+        shares = batches(shared, fabric.world_size)
+        mirror = Mirror(config.folder, config.place) if mirror is None else mirror
+        self.state = State(config, fabric, self.step, self.samples, shares, mirror)
         self.log = Log(config, active=fabric.is_global_zero)
+
+    def _shared(self) -> TrainConfig:
+        """Return the recipe as these devices share it: that of a run in the folder keeps its batches."""
+        config, fabric = self.config, self.fabric
+        stored = together(fabric, lambda: stored_run(config))
+        if len({one is None for one in gathered(fabric, stored)}) > 1:
+            raise ConfigError(
+                f"only some devices see the run in {config.folder}; expected the same files for all"
+            )
+        if stored is None:
+            return config
+        require_same_run(config, stored.recipe, stored.step)
+        shared = divided(config, stored, fabric.world_size)
+        line = what_changes(shared, stored, fabric.world_size)
+        if line is not None:
+            self.report(line)
+        return shared
 
     def loop(self, validate: Validate | None, interrupts: Interrupts) -> None:
         """Train to the last step; where training diverges, go on from the last good state."""
@@ -152,7 +196,7 @@ class Run:
     def _validate(self, validate: Validate) -> None:
         """Score the EMA and keep the best; DivergedError if the score is far below the best."""
         state, network = self.state, self.step.ema.network.eval()
-        scores = validate(network, state.step) if self.fabric.is_global_zero else {}
+        scores = validate(network, state.step)
         if self.fabric.world_size > 1:
             scores = self.fabric.broadcast(scores)
         name, score = next(iter(scores.items()))

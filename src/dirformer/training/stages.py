@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dirformer.ground.errors import ConfigError
+from dirformer.ground.mirror import fetched
 from dirformer.ground.paths import installed_file
 from dirformer.kernels.autograd import install
 from dirformer.networks.config import ModelConfig
@@ -164,7 +165,7 @@ class Stage1:
         if config.init is None:
             self.network = _fresh(DiffIRS1(config.network_config), config)
         else:
-            self.network = load_stage1(find_weights(config.init))
+            self.network = load_stage1(_file(config.init))
             _require_same(config, self.network.config, "init")
         _recompute(self.network, config)
         install(self.network)
@@ -205,7 +206,7 @@ class Stage2:
             self.network = _fresh(DiffIRS2(config.network_config), config)
             self.network.dirformer.load_state_dict(dirformer)
         else:
-            self.network = load_stage2(find_weights(config.init))
+            self.network = load_stage2(_file(config.init))
             _require_same(config, self.network.config, "init")
         self.timesteps, self.target = config.network_config.timesteps, config.network_config.target
         if self.separate:
@@ -227,7 +228,7 @@ class Stage2:
                 raise ConfigError("a warm-up and training=separate need a teacher; give stage1=FILE")
             log.warning("no stage1: the IPR has no teacher; stage 2 learns from the photo's losses alone")
             return {}
-        path = find_weights(config.stage1)
+        path = _file(config.stage1)
         theirs, cpen, dirformer = load_teacher(path)
         _require_same(config, theirs, "stage1", stage=1)
         if config.init is None and not dirformer:
@@ -316,7 +317,7 @@ def _fresh(network: Any, config: TrainConfig) -> Any:
     if config.start == "identity":
         start_at_identity(network)
     if config.transfer is not None:
-        other, ours = load(find_weights(config.transfer)).state_dict(), network.state_dict()
+        other, ours = load(_file(config.transfer)).state_dict(), network.state_dict()
         fitting = {k: v for k, v in other.items() if k in ours and ours[k].shape == v.shape}
         if not fitting:
             raise ConfigError(f"transfer={config.transfer} has no tensor that fits this network")
@@ -328,6 +329,11 @@ def _recompute(network: DiffIR, config: TrainConfig) -> None:
     for module in network.modules():
         if isinstance(module, Level):
             module.recompute = config.checkpoint_activations
+
+
+def _file(weights: str | Path) -> Path:
+    """Return a weight file of this machine: a name's, a path's, or what lies at an address."""
+    return fetched(weights) if isinstance(weights, str) else find_weights(weights)
 
 
 def _require_same(config: TrainConfig, other: ModelConfig, field: str, stage: int = 2) -> None:

@@ -10,7 +10,9 @@ A run is its folder:
     best.safetensors    the EMA weights of the best validation so far
 
 On several devices only the first writes these files. The pool of earlier pairs is each device's own; the
-other devices write theirs to `samples-STEP-RANK.pt`.
+other devices write theirs to `samples-STEP-RANK.pt`. All devices take the same file when a run goes on: one
+that a single device cannot read is left by all of them. For a run at an address each process writes into a
+folder of its own, and puts its files there at each save.
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ from safetensors import SafetensorError
 
 from dirformer.ground.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from dirformer.ground.journal import Report
+from dirformer.ground.mirror import Mirror
 from dirformer.ground.paths import atomic_path
 from dirformer.training.config import TrainConfig
+from dirformer.training.devices import gathered, together
+from dirformer.training.division import Batches, Stored, batches
 from dirformer.training.samples import Samples
 from dirformer.training.step import Step, require_finite
 from dirformer.weights.checkpoints import read_header, save
@@ -55,9 +60,18 @@ PARTS = {"recipe", "step", "best", "rollbacks", "generator", "ema", "samples"}
 class State:
     """The counters of a run, and the files from which it goes on."""
 
-    def __init__(self, config: TrainConfig, fabric: Any, networks: Step, samples: Samples) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        fabric: Any,
+        networks: Step,
+        samples: Samples,
+        shares: Batches,
+        mirror: Mirror,
+    ) -> None:
+        """Take the recipe as it was given, what is to be kept, the `batches` of the run, and its folder."""
         self.config, self.fabric, self.networks, self.samples = config, fabric, networks, samples
-        self.folder = config.folder
+        self.folder, self.mirror, self.shares = mirror.folder, mirror, shares
         self.step = 0
         """Steps made so far."""
         self.best = float("-inf")
@@ -79,16 +93,34 @@ class State:
         """
         require_finite(self.networks.generator.module, self.step)
         pool = self.samples.state_dict()
-        if pool and not self.fabric.is_global_zero:
-            _write(self.folder / self._pool_name(), pool)
-        self.fabric.barrier()  # state.pt must not be there before all the pools that belong to it
+        # state.pt must not be there before all the pools that belong to it.
+        self.good = self.step if good else self.good
+        together(self.fabric, lambda: self._write_pool(pool))
+        together(self.fabric, lambda: self._write_files(pool, good=good))
+        if pool:
+            together(self.fabric, self._forget_pools)
+
+    def keep(self) -> None:
+        """Put to the address of the run what is new in its folder, if it has one. Raises OutputError."""
         if self.fabric.is_global_zero:
-            self._write_files(pool, good=good)
-        self.fabric.barrier()
+            self.mirror.put(last="state.pt")
+
+    def _write_pool(self, pool: dict[str, Any]) -> None:
+        if pool and not self.fabric.is_global_zero:
+            _write(self.folder / self._pool_name(self.fabric.global_rank), pool)
+            self.mirror.put()
+
+    def _forget_pools(self) -> None:
+        """Remove the pools of states that are no longer there; devices may see the same folder."""
+        for old in self.folder.glob("samples-*.pt"):
+            if int(old.name.split("-")[1]) not in (self.step, self.good):
+                old.unlink(missing_ok=True)
+        self.mirror.put()
 
     def _write_files(self, pool: dict[str, Any], *, good: bool) -> None:
+        if not self.fabric.is_global_zero:
+            return
         networks = self.networks
-        self.good = self.step if good else self.good
         state = {
             "recipe": self.config.to_dict(),
             "step": self.step,
@@ -96,6 +128,7 @@ class State:
             "best": self.best,
             "rollbacks": self.rollbacks,
             "world": self.fabric.world_size,
+            "batches": self.shares,
             "generator": networks.generator.state_dict(),
             "ema": networks.ema.network.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
@@ -110,9 +143,7 @@ class State:
             self.write_weights(f"step-{self.step:08}", {})
             for old in sorted(self.folder.glob("step-*.safetensors"))[: -self.config.keep]:
                 old.unlink()
-        for old in self.folder.glob("samples-*.pt"):
-            if int(old.name.split("-")[1]) not in (self.step, self.good):
-                old.unlink()
+        self.keep()
 
     def write_weights(self, name: str, scores: dict[str, float]) -> None:
         """Write the EMA weights to NAME.safetensors, with recipe, step and scores in its header."""
@@ -128,10 +159,10 @@ class State:
     def resume(self, report: Report) -> bool:
         """Go on from the files in the run's folder; return whether there were any.
 
-        A state.pt that cannot be read is reported, and good.pt is taken instead.
+        A state.pt that cannot be read is reported, and good.pt is taken instead, by all devices.
 
         Raises:
-            ConfigError: if the folder holds another run, or a run on another number of devices.
+            ConfigError: if the folder holds another run.
             CheckpointError: if neither file can be read.
         """
         there = (self.folder / "state.pt").is_file()
@@ -159,7 +190,7 @@ class State:
             TrainingError: if the recipe allows no further try, or there is no good state.
         """
         recovery, tries, good = self.config.recovery, self.rollbacks + 1, self.folder / "good.pt"
-        if tries > recovery.tries or not good.is_file():
+        if tries > recovery.tries or not self._all_have(good):
             raise TrainingError(
                 f"training diverged: {reason}; the checkpoint in {self.folder} is from before: use an lr "
                 f"below {self.config.optimiser.lr} or optimiser.clip=1, and another name="
@@ -176,38 +207,60 @@ class State:
         try:
             return self._take(self.folder / "state.pt")
         except CheckpointError as error:
-            if not (self.folder / "good.pt").is_file():
+            if not self._all_have(self.folder / "good.pt"):
                 raise
             report(f"{error}; taking good.pt instead")
         return self._take(self.folder / "good.pt")
 
+    def _all_have(self, path: Path) -> bool:
+        return all(gathered(self.fabric, path.is_file()))
+
     def _take(self, path: Path) -> int:
         """Set everything to what a state file holds; return the steps of the recipe in it."""
-        state = read_state(path, self.fabric.device)
-        stored = _require_same_run(self.config, state, path)
-        if state.get("world", 1) != self.fabric.world_size:
-            raise ConfigError(
-                f"{path.parent} holds a run on {state.get('world', 1)} devices, not on "
-                f"{self.fabric.world_size}; go on with as many, or choose another name="
+        steps = together(self.fabric, lambda: self._take_alone(path))
+        read = sorted(set(gathered(self.fabric, self.step)))
+        if len(read) > 1:
+            raise CheckpointError(
+                f"{path} is of step {read[0]} for one device and of step {read[1]} for another; expected the "
+                "same files for all"
             )
+        return steps
+
+    def _take_alone(self, path: Path) -> int:
+        state = read_state(path, self.fabric.device)
+        stored = _recipe_of(state, path)
+        require_same_run(self.config, stored, state["step"])
         self.step, self.best, self.rollbacks = state["step"], state["best"], state["rollbacks"]
         self.good = state.get("good", 0)
-        pool = state["samples"]
-        if pool and not self.fabric.is_global_zero:
-            pool = _load(path.parent / self._pool_name(), self.fabric.device)
         try:
             self.networks.generator.load_state_dict(state["generator"])
             self.networks.ema.network.load_state_dict(state["ema"])
             if self.networks.discriminator is not None:
                 self.networks.discriminator.load_state_dict(state["discriminator"])
             self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
-            self.samples.load_state_dict(pool)
+            self.samples.load_state_dict(self._pool(path.parent, state))
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from None
         return stored.steps
 
-    def _pool_name(self) -> str:
-        return f"samples-{self.step}-{self.fabric.global_rank}.pt"
+    def _pool(self, folder: Path, state: dict[str, Any]) -> dict[str, Any]:
+        """Return this device's pool of earlier pairs; those of another number of devices are dealt out."""
+        rank, world, theirs = self.fabric.global_rank, self.fabric.world_size, state.get("world", 1)
+        first: dict[str, Any] = state["samples"]
+        if not first or (world == theirs and rank == 0):
+            return first
+
+        def of(other: int) -> dict[str, Any]:
+            return first if other == 0 else _load(folder / self._pool_name(other), self.fabric.device)
+
+        if world == theirs:
+            return of(rank)
+        pools = [of(other) for other in range(theirs)]
+        whole = {name: torch.cat([pool[name] for pool in pools]) for name in first}
+        return {name: pairs.tensor_split(world)[rank] for name, pairs in whole.items()}
+
+    def _pool_name(self, rank: int) -> str:
+        return f"samples-{self.step}-{rank}.pt"
 
 
 def finished(config: TrainConfig) -> bool:
@@ -220,8 +273,8 @@ def finished(config: TrainConfig) -> bool:
     return provenance.get("step") == config.steps and _changed(config, stored) is None
 
 
-def stored_steps(config: TrainConfig) -> int | None:
-    """Return the number of steps of the run in the recipe's folder; None if there is no run.
+def stored_run(config: TrainConfig) -> Stored | None:
+    """Return the run in the recipe's folder; None if there is none.
 
     Raises:
         CheckpointError, ConfigError: as `State.resume`.
@@ -231,16 +284,22 @@ def stored_steps(config: TrainConfig) -> int | None:
         if not path.is_file():
             return None
         try:
-            state = read_state(path, torch.device("cpu"))
-        except CheckpointError:
+            state = read_state(path, torch.device("cpu"), mapped=True)
+        except CheckpointError as error:
+            reason = str(error)
             continue
-        return _recipe_of(state, path).steps
-    raise CheckpointError(f"{config.folder} has no state that can be read; choose another name=")
+        recipe, world = _recipe_of(state, path), state.get("world", 1)
+        shares = state.get("batches") or batches(recipe, world)
+        return Stored(recipe, state["step"], world, [(int(a), int(b)) for a, b in shares])
+    raise CheckpointError(f"{reason}; choose another name=")
 
 
-def read_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a state file without executing anything in it; CheckpointError if it is damaged."""
-    state = _load(path, device)
+def read_state(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str, Any]:
+    """Read a state file without executing anything in it; CheckpointError if it is damaged.
+
+    With `mapped`, tensors are read from the file where they are used.
+    """
+    state = _load(path, device, mapped=mapped)
     if isinstance(state, dict) and "average" in state and "adversary" in state.get("recipe", {}):
         raise ConfigError(
             f"{path.parent} holds a run of an older version of dirformer, which cannot go on here; choose "
@@ -252,27 +311,26 @@ def read_state(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def _load(path: Path, device: torch.device) -> Any:
+def _load(path: Path, device: torch.device, *, mapped: bool = False) -> Any:
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mapped)
     except Exception as error:  # noqa: BLE001 - a damaged file can make the reader fail in any way
         raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from None
 
 
-def _require_same_run(config: TrainConfig, state: dict[str, Any], path: Path) -> TrainConfig:
-    """Return the stored recipe; ConfigError if it makes another run than ours."""
-    stored = _recipe_of(state, path)
-    field = _changed(config, stored)
-    if field is None and config.steps != stored.steps and not state["step"] == stored.steps < config.steps:
+def require_same_run(config: TrainConfig, stored: TrainConfig, step: int) -> None:
+    """Raise ConfigError if a stored recipe, `step` steps of which are made, makes another run than ours."""
+    # How passes divide a batch may change, see `division`.
+    field = _changed(config.model_copy(update={"accumulate": stored.accumulate}), stored)
+    if field is None and config.steps != stored.steps and not step == stored.steps < config.steps:
         field = "steps"
     if field is not None:
         ours, theirs = (recipe.to_dict()[field] for recipe in (config, stored))
         more = "steps can be raised when a run has made all of them; " if field == "steps" else ""
         raise ConfigError(
-            f"{path.parent} holds a run with {field} = {theirs!r}, not {ours!r}; {more}"
+            f"{config.folder} holds a run with {field} = {theirs!r}, not {ours!r}; {more}"
             "choose another name= or remove the folder"
         )
-    return stored
 
 
 def _recipe_of(state: dict[str, Any], path: Path) -> TrainConfig:

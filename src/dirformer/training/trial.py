@@ -10,8 +10,9 @@ from typing import Any
 from dirformer.ground.journal import Pace, Report, Waiting
 from dirformer.ground.memory import PeakMemory
 from dirformer.training.config import TrainConfig
+from dirformer.training.devices import together
 from dirformer.training.samples import Samples
-from dirformer.training.state import stored_steps
+from dirformer.training.state import stored_run
 from dirformer.training.step import Step
 
 TRIAL_STEPS = 10
@@ -55,9 +56,9 @@ def steps_in(config: TrainConfig, minutes: float, report: Report, fabric: Any) -
 
     A run that has begun keeps its number. Otherwise a few steps are timed.
     """
-    stored = stored_steps(config)
+    stored = together(fabric, lambda: stored_run(config))
     if stored is not None:
-        return config.model_copy(update={"steps": stored})
+        return config.model_copy(update={"steps": stored.recipe.steps})
     seconds = try_out(config, fabric).seconds
     steps = max(1, round(minutes * 60 / seconds))
     if fabric.world_size > 1:

@@ -8,6 +8,7 @@ does not depend on the film's length: one frame is at work, and one segment is o
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from dirformer.video.steady import Steady
 
 SEGMENT = 32
 """Frames of a segment."""
+KEY = "key.json"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def restore_film(
     run: FilmRun | None = None,
     *,
     progress: Callable[[float], None] | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> FilmReport:
     """Restore a film: frames by the network, all else (audio, subtitles, chapters, tags) as it is.
 
@@ -110,6 +113,7 @@ def restore_film(
         out: file to write; its suffix names the container.
         run: how.
         progress: told how many frames are done.
+        saved: called when a further segment is whole, to keep a copy of `segments_folder` elsewhere.
 
     Raises:
         PhotoError: if the film cannot be read.
@@ -119,7 +123,7 @@ def restore_film(
     container_of(out)
     require_place(out)
     folder = _claimed(segments_folder(out), run.key)
-    work = _Work(restorer, run, folder, progress)
+    work = _Work(restorer, run, folder, progress, saved)
     with opened(film) as source:
         work.go(film, source)
     with atomic_path(out) as part:
@@ -129,17 +133,23 @@ def restore_film(
     return FilmReport(work.done, work.kept, work.shots.count, work.flicker.scores(), tuple(notes))
 
 
+def made_under(folder: Path, key: dict[str, Any]) -> bool:
+    """Return whether the segments in a folder were made under a key."""
+    try:
+        return bool(json.loads((folder / KEY).read_text("utf-8")) == key)
+    except (OSError, ValueError):
+        return False
+
+
 def _claimed(folder: Path, key: dict[str, Any]) -> Path:
     """Return the folder of segments, emptied unless they were made under the same key."""
-    file = folder / "key.json"
     try:
-        same = file.is_file() and json.loads(file.read_text("utf-8")) == key
-        if not same:
+        if not made_under(folder, key):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            with atomic_path(file) as part:
+            with atomic_path(folder / KEY) as part:
                 part.write_text(json.dumps(key), encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error}; give another name") from None
     return folder
 
@@ -148,9 +158,15 @@ class _Work:
     """One film at work."""
 
     def __init__(
-        self, restorer: Restorer, run: FilmRun, folder: Path, progress: Callable[[float], None] | None
+        self,
+        restorer: Restorer,
+        run: FilmRun,
+        folder: Path,
+        progress: Callable[[float], None] | None,
+        saved: Callable[[], None] | None,
     ) -> None:
-        self._restorer, self._run, self._folder, self._progress = restorer, run, folder, progress
+        self._restorer, self._run, self._folder = restorer, run, folder
+        self._progress, self._saved = progress, saved
         self.shots, self.flicker = Shots(), Flicker()
         self.done = self.kept = self.damaged = 0
         self._steady = Steady() if run.steady else None
@@ -165,8 +181,12 @@ class _Work:
         return self._look
 
     def segments(self) -> list[Path]:
-        """Return the segments that are whole, in order."""
-        return sorted(self._folder.glob("[0-9]*.nut"))
+        """Return the segments that are whole, in order, as far as none is missing before them."""
+        named = (self._name(number) for number in itertools.count())
+        return list(itertools.takewhile(Path.is_file, named))
+
+    def _name(self, number: int) -> Path:
+        return self._folder / f"{number:06}.nut"
 
     def go(self, film: Path, source: Any) -> None:
         """Restore all frames that no segment holds."""
@@ -181,6 +201,8 @@ class _Work:
                 self._skip(first, batch)
             else:
                 self._segment(number, first, batch)
+                if self._saved is not None:
+                    self._saved()
         if not self.done:
             raise PhotoError(f"{film} has no frame that can be decoded; expected a film")
 
@@ -240,7 +262,7 @@ class _Work:
         return result
 
     def _segment(self, number: int, first: tuple[Tensor, int], rest: Iterator[tuple[Tensor, int]]) -> None:
-        with atomic_path(self._folder / f"{number:06}.nut") as part:
+        with atomic_path(self._name(number)) as part:
             result = self._restored(first[0])
             if self.look.encoder == "libx265" and result.shape[2] < NARROW:
                 raise OutputError(

@@ -30,6 +30,10 @@ class Shots:
         self.count += new
         return new
 
+    def cut(self) -> None:
+        """Say that the next frame begins a shot, whatever it shows."""
+        self._last = None
+
 
 def still_parts(frame: Float[Tensor, "3 h w"], other: Float[Tensor, "3 h w"]) -> Bool[Tensor, "1 h w"]:
     """Return which pixels of a frame show what they show in another one.
