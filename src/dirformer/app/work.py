@@ -90,7 +90,8 @@ def restore_upload(
             raise error
         _, notes = restore_file(restorer, job, FileRun(wishes.seed_number, files), progress=progress)
     except DirformerError as error:
-        raise type(error)(without_folders(str(error), photo, place, mask)) from None
+        error.args = (without_folders(str(error), photo, place, mask),)
+        raise
     spread = spread_path(job.output)
     # Beside the visitor's own photo a result of the same name would be taken for it.
     output = job.output.rename(job.output.with_stem(f"{job.output.stem}_restored"))

@@ -103,7 +103,8 @@ def staged(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 rooms.send()
             raise
         except DirformerError as error:
-            raise type(error)(named(str(error))) from None
+            error.args = (named(str(error)),)
+            raise
         rooms.send()
 
 
