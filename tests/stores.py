@@ -1,4 +1,4 @@
-"""An S3 server on loopback, for tests of several rooms."""
+"""An S3 server on loopback, and what lies at addresses and in folders, for tests of several rooms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
+
+import fsspec
 
 SECRET = "xSecretKeyOfTheTestx"
 _SERVER = """
@@ -55,3 +58,25 @@ def s3_server(*buckets: str) -> Iterator[str]:
         server.stdin.close()
         server.stdout.close()
         server.wait(30)
+
+
+def upload(folder: Path, url: str) -> None:
+    """Put a file, or all files below a folder, to an address."""
+    store, path = fsspec.core.url_to_fs(url)
+    for file in folder.rglob("*") if folder.is_dir() else [folder]:
+        if file.is_file():
+            name = file.relative_to(folder).as_posix() if folder.is_dir() else file.name
+            store.pipe_file(f"{path}/{name}", file.read_bytes())
+
+
+def files(url: str) -> dict[str, bytes]:
+    """What lies at an address, without the records."""
+    store, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    found = {name[len(path) + 1 :]: name for name in store.find(path)}
+    return {name: store.cat_file(key) for name, key in found.items() if not name.startswith(".dirformer")}
+
+
+def local(folder: Path) -> dict[str, bytes]:
+    """What lies in a folder, without the records."""
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".dirformer")}

@@ -27,7 +27,7 @@ from dirformer.ground.places import Place
 from dirformer.inference.done import digest_file
 from dirformer.weights.checkpoints import save
 from helpers import TINY_INPAINTING, dirformer, picture, tiny
-from stores import SECRET, s3_server
+from stores import SECRET, files, local, s3_server, upload
 
 
 @pytest.fixture(scope="module")
@@ -62,25 +62,6 @@ def memory() -> Iterator[str]:
     store.store.clear()
     yield "memory://room"
     store.store.clear()
-
-
-def upload(folder: Path, url: str) -> None:
-    store, path = fsspec.core.url_to_fs(url)
-    for file in folder.rglob("*"):
-        if file.is_file():
-            store.pipe_file(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes())
-
-
-def files(url: str) -> dict[str, bytes]:
-    """What lies at an address, without the manifest."""
-    store, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    found = {name[len(path) + 1 :]: name for name in store.find(path)}
-    return {name: store.cat_file(key) for name, key in found.items() if not name.startswith(".dirformer")}
-
-
-def local(folder: Path) -> dict[str, bytes]:
-    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".dirformer")}
 
 
 def test_the_plain_runs_bytes(photos: Path, plain: Path, model: str, memory: str) -> None:

@@ -17,6 +17,7 @@ from dirformer.data.shards import Shards
 from dirformer.fleet.manifest import read_manifest
 from dirformer.weights.checkpoints import save
 from helpers import TINY_INPAINTING, Outcome, dirformer, photo_folder, picture, tiny
+from stores import files, local, upload
 
 LOCAL = ("--engine", "local")
 
@@ -32,26 +33,6 @@ def memory() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def no_stray_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIRFORMER_METRIC_WEIGHTS", str(tmp_path / "no-weights"))
-
-
-def upload(folder: Path, url: str) -> None:
-    store, path = fsspec.core.url_to_fs(url)
-    for file in folder.rglob("*") if folder.is_dir() else [folder]:
-        if file.is_file():
-            name = file.relative_to(folder).as_posix() if folder.is_dir() else file.name
-            store.pipe_file(f"{path}/{name}", file.read_bytes())
-
-
-def files(url: str) -> dict[str, bytes]:
-    """What lies at an address, without the records."""
-    store, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    found = {name[len(path) + 1 :]: name for name in store.find(path)}
-    return {name: store.cat_file(key) for name, key in found.items() if not name.startswith(".dirformer")}
-
-
-def local(folder: Path) -> dict[str, bytes]:
-    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".dirformer")}
 
 
 KINDS = {
