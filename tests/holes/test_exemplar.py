@@ -139,6 +139,32 @@ def test_a_search_improves_and_says_the_true_distances() -> None:
         assert distance == ((error**2).sum(-1) * weight[ty : ty + 7, tx : tx + 7]).sum()
 
 
+def test_pixels_count_less_the_deeper_they_lie() -> None:
+    """Known ones count 64; in a hole 64 · 0.75^depth, depth 1 at its rim, 1 at least."""
+    hole = torch.zeros(50, 60, dtype=torch.bool)
+    hole[4:46, 5:55] = True
+    weight = exemplar._weights(hole)
+    assert (weight[~hole] == 64).all()
+    for depth in range(1, 22):
+        assert weight[3 + depth, 30] == weight[30, 4 + depth] == max(1, round(64 * 0.75 ** min(depth, 15)))
+
+
+def test_a_smaller_copy_is_the_mean_of_what_is_known() -> None:
+    """Of 2×2 pixels with two known ones or more; with fewer it is a hole. Beyond the edge nothing is known."""
+    photo, mask = noisy(33, 41)
+    hole = (torch.rand(33, 41, generator=torch.Generator().manual_seed(1)) < 0.5) | (mask[0] > 0)
+    colour = exemplar._bytes(photo, hole)
+    small = exemplar._half(exemplar._Copy(colour, hole))
+    assert small.hole.shape == (17, 21)
+    for y in range(17):
+        for x in range(21):
+            known = ~hole[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+            assert small.hole[y, x] == (known.sum() < 2)
+            if known.sum() >= 2:
+                mean = colour[2 * y : 2 * y + 2, 2 * x : 2 * x + 2][known].double().mean(0)
+                assert (small.colour[y, x].double() - mean).abs().max() <= 0.5
+
+
 def test_a_vote_is_a_weighted_mean() -> None:
     """With equal strength and one source for all, a pixel is the mean of that patch, rounded."""
     start, colour = level(48, 56)
