@@ -150,7 +150,7 @@ def test_pixels_count_less_the_deeper_they_lie() -> None:
 
 
 def test_a_smaller_copy_is_the_mean_of_what_is_known() -> None:
-    """Of 2×2 pixels with two known ones or more; with fewer it is a hole. Beyond the edge nothing is known."""
+    """Of 2×2 pixels with two known ones; with fewer it is a hole. Beyond the edge nothing is known."""
     photo, mask = noisy(33, 41)
     hole = (torch.rand(33, 41, generator=torch.Generator().manual_seed(1)) < 0.5) | (mask[0] > 0)
     colour = exemplar._bytes(photo, hole)
