@@ -21,7 +21,7 @@ def names(place: Place, below: str = "") -> list[str]:
 def test_what_is_new_is_put_and_what_is_gone_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changed files alone are put, the one that speaks of the others last; foreign files stay."""
     place = Place("memory://mirror-a/run")
-    place.below("foreign.txt").write(b"theirs", tmp_path)
+    place.below("foreign.txt").write(b"theirs")
     folder, done = tmp_path / "run", list[str]()
     put = Place.put
     monkeypatch.setattr(Place, "put", lambda self, local: (done.append(self.name), put(self, local))[1])
@@ -45,7 +45,7 @@ def test_what_is_there_is_fetched(tmp_path: Path) -> None:
     """Of the names that are asked for, in place of what was in the folder; and it is not put again."""
     place = Place("memory://mirror-b/run")
     for name in ("state.pt", "other.pt", "journal"):
-        place.below(name).write(name.encode(), tmp_path)
+        place.below(name).write(name.encode())
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "old.pt").write_text("old")
@@ -90,7 +90,7 @@ def test_a_store_that_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
 def test_one_copy_for_a_process(tmp_path: Path) -> None:
     """A file at an address is copied once; addresses that end alike have rooms of their own."""
     for folder in "ab":
-        Place(f"memory://mirror-d/{folder}/weights").write(folder.encode(), tmp_path)
+        Place(f"memory://mirror-d/{folder}/weights").write(folder.encode())
     files = [fetched(f"memory://mirror-d/{folder}/weights") for folder in "aba"]
     assert [f.read_text() for f in files] == ["a", "b", "a"] and files[0] == files[2]
     assert room_of("memory://x") == room_of("memory://x") != room_of("memory://y")

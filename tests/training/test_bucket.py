@@ -160,13 +160,13 @@ def test_a_damaged_state_at_an_address(tmp_path: Path) -> None:
     config, lines = tiny_recipe(photo_folder(tmp_path / "photos"), out="memory://torn/runs"), list[str]()
     train(config, quiet)
     place = Place("memory://torn/runs/run")
-    place.below("state.pt").write(b"damaged", tmp_path)
+    place.below("state.pt").write(b"damaged")
     leave_rooms()
     train(config, lines.append)
     assert lines[0].startswith("memory://torn/runs/run/state.pt cannot be read: ")
     assert lines[1] == "going on from step 6 in memory://torn/runs/run"
     for name in ("state.pt", "good.pt"):
-        place.below(name).write(b"damaged", tmp_path)
+        place.below(name).write(b"damaged")
     leave_rooms()
     with pytest.raises(CheckpointError, match=r"^memory://torn/runs/run/good.pt cannot be read: .* name=$"):
         train(config, quiet)
