@@ -6,6 +6,7 @@ row · width + column. All numbers are integers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from dirformer.kernels.build import CompilerMissingError
 from dirformer.kernels.exemplar import NativeMatcher
+
+log = logging.getLogger(__name__)
 
 RADIUS = 3
 """Of a patch: 7×7 pixels. As in `exemplar.cpp`."""
@@ -65,7 +68,8 @@ def matcher(
     """
     try:
         return NativeMatcher(weight, source, target, index)
-    except CompilerMissingError:
+    except CompilerMissingError as reason:
+        log.info("exemplars are searched by stock torch, about 50 times slower: %s", reason)
         return StockMatcher(weight, source, target, index)
 
 
