@@ -7,7 +7,7 @@ These vote on the colours in the hole. Both steps repeat, from a small copy of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +22,10 @@ _COARSEST = 48
 """Pixels of the shorter side of the smallest copy, at least."""
 _THIN = 2
 """Holes whose pixels are all so near their rim need no smaller copy."""
-_FADE = [max(1, round(64 * 0.75**depth)) for depth in range(16)]
-"""How much a pixel counts in a distance, by its depth in the hole."""
+_KNOWN = 64
+"""How much a known pixel counts in a distance."""
+_FADE = [max(1, round(_KNOWN * 0.75**depth)) for depth in range(1, 16)]
+"""How much one in a hole counts, by its depth."""
 _FIRST, _NEXT = 20, 10
 """Searches and votes in the smallest copy, and in each of the others."""
 _MANY = 200_000
@@ -226,11 +228,15 @@ def _twice(filled: UInt8[Tensor, "y x 3"], size: torch.Size) -> UInt8[Tensor, "h
 
 def _weights(hole: Bool[Tensor, "h w"]) -> UInt8[Tensor, "h w"]:
     """Return how much each pixel counts in a distance."""
-    weight = torch.full(hole.shape, _FADE[0], dtype=torch.uint8)
-    left = hole
-    for count in _FADE[1:]:
+    return torch.where(hole, by_depth(hole, _FADE), _KNOWN).byte()
+
+
+def by_depth(hole: Bool[Tensor, "h w"], values: Sequence[int] | Sequence[float]) -> Float[Tensor, "h w"]:
+    """Return a value for each pixel of a hole: the first at its rim, the last deep in it; 0 elsewhere."""
+    found, left = torch.zeros(hole.shape, device=hole.device), hole
+    for value in values:
         if not bool(left.any()):
             break
-        weight[left] = count
+        found[left] = value
         left = ~dilated(~left, 1)
-    return weight
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int, Int32, UInt8
@@ -25,56 +24,8 @@ _CHUNK = 4096
 """Targets at a time: 8 MiB of patches."""
 
 
-@runtime_checkable
-class Matcher(Protocol):
-    """One level of a photo; both of its methods leave their arguments as they are."""
-
-    def search(
-        self, colour: UInt8[Tensor, "h w 3"], nearest: Int32[Tensor, "n"], step: int, radius: int, seed: int
-    ) -> tuple[Int32[Tensor, "n"], Int32[Tensor, "n"]]:
-        """Return better sources of all targets, and how far they are.
-
-        Args:
-            colour: the photo with its holes as they are filled by now.
-            nearest: the source of each target by now.
-            step: how far away the four neighbours lie whose sources are tried.
-            radius: of the random search around a target's source; it is halved until 0.
-            seed: of that search.
-        """
-
-    def vote(
-        self,
-        colour: UInt8[Tensor, "h w 3"],
-        nearest: Int32[Tensor, "n"],
-        strength: Int32[Tensor, "n"],
-        holes: Int32[Tensor, "k"],
-    ) -> UInt8[Tensor, "k 3"]:
-        """Return the colours of the pixels `holes`: what the sources around say, weighted by `strength`."""
-
-
-def matcher(
-    weight: UInt8[Tensor, "h w"],
-    source: UInt8[Tensor, "h w"],
-    target: Int32[Tensor, "n"],
-    index: Int32[Tensor, "h w"],
-) -> Matcher:
-    """Return the compiled search and vote, or stock torch's where there are no compiled ones.
-
-    Args:
-        weight: how much a pixel counts in a distance, at most 64.
-        source: 1 where a patch is wholly known.
-        target: the targets' places.
-        index: which target a pixel is, or −1.
-    """
-    try:
-        return NativeMatcher(weight, source, target, index)
-    except CompilerMissingError as reason:
-        log.info("exemplars are searched by stock torch, about 50 times slower: %s", reason)
-        return StockMatcher(weight, source, target, index)
-
-
 class StockMatcher:
-    """The search and vote in stock torch."""
+    """One level of a photo; its methods leave their arguments as they are."""
 
     def __init__(
         self,
@@ -92,7 +43,15 @@ class StockMatcher:
     def search(
         self, colour: UInt8[Tensor, "h w 3"], nearest: Int32[Tensor, "n"], step: int, radius: int, seed: int
     ) -> tuple[Int32[Tensor, "n"], Int32[Tensor, "n"]]:
-        """See `Matcher.search`."""
+        """Return better sources of all targets, and how far they are.
+
+        Args:
+            colour: the photo with its holes as they are filled by now.
+            nearest: the source of each target by now.
+            step: how far away the four neighbours lie whose sources are tried.
+            radius: of the random search around a target's source; it is halved until 0.
+            seed: of that search.
+        """
         colours, before = colour.reshape(-1, 3), nearest.long()
         after, distances = nearest.clone(), torch.empty_like(nearest)
         for first in range(0, len(before), _CHUNK):
@@ -152,7 +111,7 @@ class StockMatcher:
         strength: Int32[Tensor, "n"],
         holes: Int32[Tensor, "k"],
     ) -> UInt8[Tensor, "k 3"]:
-        """See `Matcher.vote`."""
+        """Return the colours of the pixels `holes`: what the sources around say, weighted by `strength`."""
         colours, y, x = colour.reshape(-1, 3), holes.long() // self.width, holes.long() % self.width
         sums, total = torch.zeros(len(holes), 3, dtype=torch.int64), torch.zeros(len(holes), 1).long()
         for i, j in zip(self.down.tolist(), self.across.tolist(), strict=True):
@@ -164,6 +123,27 @@ class StockMatcher:
             place = torch.where(there, nearest[t].long() + i * self.width + j, 0)
             sums += weight * colours[place]
         return ((sums + total // 2) // total).byte()
+
+
+def matcher(
+    weight: UInt8[Tensor, "h w"],
+    source: UInt8[Tensor, "h w"],
+    target: Int32[Tensor, "n"],
+    index: Int32[Tensor, "h w"],
+) -> NativeMatcher | StockMatcher:
+    """Return the compiled search and vote, or stock torch's where there are no compiled ones.
+
+    Args:
+        weight: how much a pixel counts in a distance, at most 64.
+        source: 1 where a patch is wholly known.
+        target: the targets' places.
+        index: which target a pixel is, or −1.
+    """
+    try:
+        return NativeMatcher(weight, source, target, index)
+    except CompilerMissingError as reason:
+        log.info("exemplars are searched by stock torch, about 50 times slower: %s", reason)
+        return StockMatcher(weight, source, target, index)
 
 
 _MASK = 0xFFFFFFFF

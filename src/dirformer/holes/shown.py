@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dirformer.holes.exemplar import dilated, fill_from_exemplars
+from dirformer.holes.exemplar import by_depth, fill_from_exemplars
 from dirformer.holes.smooth import fill_smoothly
 
 _RIM = [*(math.exp(-((depth / 8) ** 2)) for depth in range(22)), 0.0]
@@ -72,11 +72,7 @@ def mended(
     mask = shown[3:]
     if fill != "exemplar":
         return mask * restored + (1 - mask) * photo
-    left, share = mask[0] > 0, torch.zeros_like(mask)
-    for part in _RIM:
-        share[0, left] = part
-        left = ~dilated(~left, 1)
-    hole = mask[0] > 0
-    result = photo.clone()
-    result[:, hole] = torch.lerp(shown[:3, hole], restored[:, hole], share[0, hole])
+    hole, result = mask[0] > 0, photo.clone()
+    share = by_depth(hole, _RIM).to(photo)
+    result[:, hole] = torch.lerp(shown[:3, hole], restored[:, hole], share[hole])
     return result

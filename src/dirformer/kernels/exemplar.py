@@ -27,7 +27,7 @@ def library() -> ctypes.CDLL:
 
 
 class NativeMatcher:
-    """One level of a photo, matched by the compiled kernels; see `holes.match.StockMatcher`.
+    """One level of a photo, matched by the compiled kernels; methods as of `holes.match.StockMatcher`.
 
     Raises:
         CompilerMissingError: if they cannot be built.
