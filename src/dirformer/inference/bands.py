@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dirformer.inference.maps import Map
-from dirformer.inference.plan import PIECE, STEP, Plan
+from dirformer.inference.plan import Plan
 from dirformer.inference.sources import Source
 from dirformer.kernels.protocol import Kernels
 
@@ -99,7 +99,7 @@ class Bands:
             read: maps that the source reads, each with its rows per row of x.
             used_up: likewise, but their memory is given back as soon as their rows have been read.
         """
-        step = max(1, STEP // x.width) // 2 * 2 or 2
+        step = max(1, self.plan.step // x.width) // 2 * 2 or 2
 
         def run(lo: int, hi: int) -> None:
             source = source_of()
@@ -117,7 +117,7 @@ class Bands:
 
     def write(self, x: Map, out: Tensor, scale: int, source_of: Callable[[], Source]) -> None:
         """Add a source's rows to a photo `3 H W`, `scale` rows for each row of the map x that it reads."""
-        step = max(1, STEP // (x.width * scale))
+        step = max(1, self.plan.step // (x.width * scale))
 
         def run(lo: int, hi: int) -> None:
             source = source_of()
@@ -133,19 +133,27 @@ class Bands:
 
         def run(lo: int, hi: int) -> list[Tensor]:
             source = source_of()
-            step = max(1, STEP // 4 // source.width)  # many stages, each with rows of its own
+            step = max(1, self.plan.step // 4 // source.width)  # many stages, each with rows of its own
             parts = (source.read(y, min(hi, y + step)) for y in range(lo, hi, step))
-            # Row by row and in float64, so that the mean does not depend on where bands end.
-            lines = (row.cpu().double() for part in parts for row in part)
-            return [torch.stack([line[a:b].sum(0) for a, b in itertools.pairwise(bounds)]) for line in lines]
+            return [line for part in parts for line in self._lines(part, list(itertools.pairwise(bounds)))]
 
         return torch.stack([line for part in self.each(self.cut(height), run) for line in part])
+
+    def _lines(self, part: Tensor, cells: list[tuple[int, int]]) -> list[Tensor]:
+        """Sum each row over each cell of columns: `cells c`, float64 on the CPU.
+
+        Row by row and in float64, so that the mean does not depend on where bands end.
+        """
+        if self.kernels.device.type == "cuda":  # one wait for all rows
+            return list(torch.stack([part[:, a:b].double().sum(1) for a, b in cells], dim=1).cpu())
+        lines = (row.cpu().double() for row in part)
+        return [torch.stack([line[a:b].sum(0) for a, b in cells]) for line in lines]
 
     def _piece(self, x: Map) -> int:
         if x.resident >= x.height:
             return x.height
         rows = math.lcm(self.block_rows(x.height, x.width), self.kernels.strip(x.width))
-        return max(1, PIECE // (rows * x.row_bytes)) * rows
+        return max(1, self.plan.piece // (rows * x.row_bytes)) * rows
 
 
 def _pieces(lo: int, hi: int, rows: int, cuts: list[int]) -> Iterator[tuple[int, int]]:

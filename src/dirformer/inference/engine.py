@@ -21,6 +21,7 @@ from dirformer.inference.bands import Bands, workers
 from dirformer.inference.context import check_window, count_cells
 from dirformer.inference.layers import Layers, Packs, Progress
 from dirformer.inference.plan import Plan, make_plan, whole_memory
+from dirformer.kernels.autograd import install
 from dirformer.kernels.choose import choose_kernels
 from dirformer.kernels.protocol import Kernels
 from dirformer.networks.diffir import DiffIRS2
@@ -63,6 +64,8 @@ class Engine:
         self.model = model
         self.kernels = kernels or choose_kernels(precision, model.dirformer.embed.weight.device)
         self.threads = threads or (torch.get_num_threads() if self._on_cpu else 1)
+        if not self._on_cpu:
+            install(model)
         self.storage, self.max_memory, self.folder = storage, max_memory, folder
         self.window = None if window is None else check_window(window, model.config.multiple)
         self.window_prior = window_prior
@@ -94,6 +97,7 @@ class Engine:
             parameters=self._parameters,
             mean=mean,
             folder=self.folder,
+            gpu=not self._on_cpu,
         )
         if self.max_memory is not None or not self._on_cpu:
             return plan(max_memory=self.max_memory)

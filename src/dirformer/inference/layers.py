@@ -203,8 +203,11 @@ class Layers:
             x, lambda y, band: statistics(packed, modulation(y, band), **band, rows=rows)
         )
         parts = zip(*(part for band in bands for part in band), strict=True)
-        sums = [torch.cat(part).cpu().double().sum(0).float() for part in parts]
-        return self.kernels.pack_mixing(block.attention.mixing(*(t.to(self.kernels.device) for t in sums))[0])
+        # In float64, so that the sums do not depend on where bands end; CUDA has it, other GPUs do not.
+        sums = [torch.cat(part) for part in parts]
+        sums = sums if self.kernels.device.type == "cuda" else [total.cpu() for total in sums]
+        sums = [total.double().sum(0).float().to(self.kernels.device) for total in sums]
+        return self.kernels.pack_mixing(block.attention.mixing(*sums)[0])
 
     def _cell_sums(self, x: Map, packed: Any, modulation: ModulationOf) -> list[list[Tensor]]:
         """Return an attention's sums over each cell: per row of cells, `cells …` each."""

@@ -19,6 +19,10 @@ STEP = 8192
 """Pixels per turn of a pipeline of convolutions."""
 PIECE = 2**23
 """Bytes of a map on disk that are worked on at a time, per thread."""
+GPU_STEP, GPU_PIECE = 2**18, 2**28
+"""The same on a GPU: few launches, and large ones. A map that does not fit there waits on the host."""
+GPU_WIDE = 2**28
+"""Bytes of a wide map that a GPU's kernels write at a time."""
 
 
 WHOLE = 160
@@ -44,6 +48,10 @@ class Plan:
     """Where."""
     cells: tuple[int, int] = (1, 1)
     """Cells down and across, of context windows; see `context.py`."""
+    step: int = STEP
+    """Pixels per turn of a pipeline of convolutions."""
+    piece: int = PIECE
+    """Bytes of a map that does not stay that are worked on at a time."""
 
     def __str__(self) -> str:
         storage = "32-bit" if self.storage == torch.float32 else "16-bit"
@@ -64,6 +72,7 @@ def make_plan(
     cells: tuple[int, int] = (1, 1),
     mean: bool = False,
     folder: Path | None = None,
+    gpu: bool = False,
 ) -> Plan:
     """Decide how to restore a photo of that (padded) size in at most `max_memory` bytes beside the network.
 
@@ -78,19 +87,22 @@ def make_plan(
     )
     photos += 4 * height * width * (config.in_channels + 3 * config.scale**2) if mean else 0
     folder = folder or Path(tempfile.gettempdir())
+    working = _gpu_working(config) if gpu else _working(config, height, width)
+    step, piece = (GPU_STEP, GPU_PIECE) if gpu else (STEP, PIECE)
 
     def attempt(threads: int, *, keep_packed: bool) -> Plan:
-        fixed = photos + _OVERHEAD + threads * _working(config, height, width)
+        fixed = photos + _OVERHEAD + threads * working
         fixed += 0 if cells == (1, 1) else _context(config, cells, threads)
         fixed += parameters * 4 if keep_packed else _largest_block(config)
         if max_memory is None:
-            return Plan(threads, storage, keep_packed, peak=fixed + _most(maps, {}), cells=cells)
-        kept = _fit(maps, max_memory - fixed - threads * PIECE)
+            peak = fixed + _most(maps, {})
+            return Plan(threads, storage, keep_packed, peak=peak, cells=cells, step=step, piece=piece)
+        kept = _fit(maps, max_memory - fixed - threads * piece)
         spilled = sum(maps[name][0] * maps[name][1] for name in kept) - sum(
             rows * maps[name][1] for name, rows in kept.items()
         )
-        peak = fixed + (threads * PIECE if kept else 0) + _most(maps, kept)
-        return Plan(threads, storage, keep_packed, kept, peak, spilled, folder, cells)
+        peak = fixed + (threads * piece if kept else 0) + _most(maps, kept)
+        return Plan(threads, storage, keep_packed, kept, peak, spilled, folder, cells, step, piece)
 
     plans = [
         attempt(threads, keep_packed=True),
@@ -173,6 +185,11 @@ def _working(config: ModelConfig, height: int, width: int) -> int:  # noqa: ARG0
         2 * rows * across * 2 * config.dim * 4 // (1 if config.tail in ("shuffle", "nearest") else tail**2)
     )
     return max(rings) + max(windows, 24 * 2**20)
+
+
+def _gpu_working(config: ModelConfig) -> int:
+    """Bytes of a turn's wide map with what is computed from it, and of a turn of convolutions."""
+    return 3 * GPU_WIDE // 2 + GPU_STEP * 4 * 12 * config.dim
 
 
 def _context(config: ModelConfig, cells: tuple[int, int], threads: int) -> int:

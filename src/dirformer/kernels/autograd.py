@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from dirformer.ground.errors import ConfigError
 from dirformer.kernels import abi
 from dirformer.kernels.build import SWITCH, CompilerMissingError, compiled
+from dirformer.kernels.gpus import fused_on
 from dirformer.kernels.protocol import DMTA_DGFN, kind_of
 from dirformer.networks.dirformer import Attention, Block, FeedForward
 
@@ -34,7 +35,7 @@ _GROUPS = 8
 
 
 def install(model: nn.Module) -> None:
-    """Let each transformer block of a model compute its training steps by these kernels.
+    """Let each transformer block of a model compute by kernels: by these in training, by Triton's on a GPU.
 
     Only the blocks' `forward` is replaced, on the instances; parameters and state dicts stay.
     Blocks of another kind are left alone.
@@ -46,7 +47,13 @@ def install(model: nn.Module) -> None:
 
 
 def _forward(block: Block, x: Tensor, prior: Tensor) -> Tensor:
-    return forward(block, x, prior) if usable(block, x) else type(block).forward(block, x, prior)
+    if usable(block, x):
+        return forward(block, x, prior)
+    if x.device.type != "cpu" and not torch.compiler.is_compiling():
+        fused = fused_on(x.device)
+        if fused is not None and fused.usable(block, x):
+            return cast("Tensor", fused.run(block, x, prior))
+    return type(block).forward(block, x, prior)
 
 
 def usable(block: Block, x: Tensor) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+from typing import cast
 
 import torch
 
 from dirformer.kernels.build import CompilerMissingError
+from dirformer.kernels.gpus import fused_on
 from dirformer.kernels.native import NativeKernels
 from dirformer.kernels.protocol import Kernels
 from dirformer.kernels.stock import StockKernels
@@ -32,5 +35,9 @@ def choose_kernels(precision: torch.dtype = torch.float32, device: torch.device 
             return StockKernels(precision, device)
         log.info("kernels: native")
         return kernels
+    if fused_on(device) is not None:
+        log.info("kernels: Triton")
+        triton = importlib.import_module("dirformer.kernels.triton")
+        return cast("Kernels", triton.TritonKernels(precision, device))
     log.info("kernels: stock torch (device %s)", device)
     return StockKernels(precision, device)
