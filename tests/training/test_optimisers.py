@@ -141,7 +141,7 @@ def _learn(network: nn.Module, optimiser: torch.optim.Optimizer, steps: range) -
     for step in steps:
         photo = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(step))
         optimiser.zero_grad()
-        network(photo).square().mean().backward()
+        network(photo.to(next(network.parameters()).device)).square().mean().backward()
         optimiser.step()
 
 
@@ -193,3 +193,22 @@ def test_adam_is_one_kernel_on_cuda(device: str, scaler: object, fused: object) 
     )
     player = Player(nn.Linear(16, 16), Optimiser(kind="muon"), fabric, lambda _: 1e-3)
     assert {group["fused"] for group in player.optimiser.param_groups} == {fused}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("kind", "near"), [("adam", 0.02), ("muon", 0.1)])
+def test_a_gpu_goes_on_with_a_cpus_state_and_back(kind: str, near: float) -> None:
+    """Three steps each on CPU, GPU and CPU end where nine on a CPU do, to the digits of TF32 and bfloat16."""
+    network, optimiser = _trained(kind, fused=False)
+    start = [p.detach().clone() for p in network.parameters()]
+    _learn(network, optimiser, range(9))
+    other, first = _trained(kind, fused=False)
+    _learn(other, first, range(3))
+    for device, steps in (("cuda", range(3, 6)), ("cpu", range(6, 9))):
+        state = copy.deepcopy(first.state_dict())
+        other.to(device)
+        first = optimiser_of(other, Optimiser(kind=kind, lr=1e-2), fused=device == "cuda")
+        first.load_state_dict(state)
+        _learn(other, first, steps)
+    for ours, theirs, before in zip(other.parameters(), network.parameters(), start, strict=True):
+        assert (ours - theirs).norm() < near * (theirs - before).norm()

@@ -78,8 +78,9 @@ class Muon(torch.optim.Adam):
         matrices: dict[tuple[int, int], list[nn.Parameter]] = {}
         others = []
         for p in params:
-            if p.ndim > 1 and SMALLEST <= min(len(p), p[0].numel()) <= LARGEST:
-                matrices.setdefault((len(p), p[0].numel()), []).append(p)
+            rows, columns = (len(p), p.numel() // len(p)) if p.ndim > 1 else (0, 0)
+            if SMALLEST <= min(rows, columns) <= LARGEST:
+                matrices.setdefault((rows, columns), []).append(p)
             else:
                 others.append(p)
         groups: list[dict[str, Any]] = [{"params": ps, "matrices": True} for ps in matrices.values()]
@@ -157,7 +158,8 @@ def orthogonalise_(stacks: list[Tensor], limit: int = 0, dtype: torch.dtype | No
 def _spots(padded: Tensor, parts: list[Tensor]) -> list[Tensor]:
     """Return where the parts lie in the padded matrices."""
     shares = torch.split(padded, [len(part) for part in parts])
-    return [share[:, : part.shape[1], : part.shape[2]] for share, part in zip(shares, parts, strict=True)]
+    sizes = [part.shape for part in parts]
+    return [share.narrow(1, 0, r).narrow(2, 0, c) for share, (_, r, c) in zip(shares, sizes, strict=True)]
 
 
 @functools.cache
