@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dirformer.training.config import Optimiser
 from dirformer.training.optimisers import (
@@ -169,6 +170,24 @@ def test_a_state_goes_on_computed_either_way(kind: str, *, fused: bool) -> None:
     assert ways == [None if fused else True] * len(ways)
     _learn(other, second, range(3, 6))
     _same(network, other)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_are_counted_where_adam_reads_them(*, fused: bool) -> None:
+    """A state read to a GPU: its steps stay there for one kernel, and come to the CPU for many.
+
+    Else the CPU would wait for the GPU at every weight. The tensors only claim to be on a GPU.
+    """
+    with FakeTensorMode():
+        network: Any = nn.ParameterList([nn.Parameter(torch.empty(8, device="cuda"))])
+        optimiser = optimiser_of(network, Optimiser(), fused=fused)
+        network[0].grad = torch.empty_like(network[0])
+        optimiser.step()
+        state = optimiser.state_dict()
+        state["state"][0]["step"] = torch.ones((), device="cuda")
+        optimiser.load_state_dict(state)
+        assert optimiser.state[network[0]]["step"].device.type == ("cuda" if fused else "cpu")
+        assert optimiser.state[network[0]]["exp_avg"].device.type == "cuda"
 
 
 def test_a_state_of_other_groups_is_refused() -> None:

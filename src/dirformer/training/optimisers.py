@@ -57,7 +57,12 @@ def _keep_ways(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> dict[
     if len(ours) != len(theirs):
         return state  # torch says what is wrong
     ways = [{name: group[name] for name in WAYS} for group in ours]
-    return state | {"param_groups": [group | way for group, way in zip(theirs, ways, strict=True)]}
+    entries = state["state"]
+    if not any(group["fused"] for group in ours):
+        # Only a fused Adam reads its steps on the device. Any other would wait for the device at each weight.
+        entries = {key: entry | {"step": entry["step"].cpu()} for key, entry in entries.items()}
+    groups = [group | way for group, way in zip(theirs, ways, strict=True)]
+    return state | {"state": entries, "param_groups": groups}
 
 
 class Muon(torch.optim.Adam):
