@@ -28,7 +28,10 @@ class Player:
             schedule: the learning rate as a function of the step (from 0).
         """
         self.module, self.limit, self.fabric, self.schedule = module, config.clip, fabric, schedule
-        self.wrapper, self.optimiser = fabric.setup(Methods(module), optimiser_of(module, config))
+        self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        fused = fabric.device.type == "cuda" and not self.scaled
+        optimiser = optimiser_of(module, config, fused=fused)
+        self.wrapper, self.optimiser = fabric.setup(Methods(module), optimiser)
         self.call = Wrapped(module, self.wrapper)
         """The network as the losses call it: through the wrapper."""
 
@@ -63,8 +66,7 @@ class Player:
                 self.wrapper, self.optimiser, max_norm=self.limit, error_if_nonfinite=False
             )
         self.optimiser.step()
-        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
-        return None if scaled else norm
+        return None if self.scaled else norm
 
     def start_afresh(self) -> None:
         """Forget what the optimiser has gathered, as when a phase with other losses begins."""
