@@ -5,9 +5,10 @@
 Everything is paired in one run; medians. Three parts:
 
 1. Inference: the textbook network (`plain.py`) in float32, TF32 and bfloat16 autocast, the package's modules,
-   and the engine in float32 and bfloat16. Milliseconds, peak memory beside the weights, PSNR to plain
+   and the engine in float32, TF32 and bfloat16. Milliseconds, peak memory beside the weights, PSNR to plain
    float32.
-2. Exactness: the engine on the GPU against float64 on the CPU, whole and under a memory limit.
+2. Exactness: the engine on the GPU, under PyTorch's own settings, against float64 on the CPU, whole and under
+   a memory limit.
 3. Training: milliseconds of a step, launched one by one, recorded (`graphs=true`), and with compiled blocks;
    photos a second of the real-world degradation.
 
@@ -47,7 +48,16 @@ CASES = (
     ("realsr-x1-compact", 1088, 1920),
     ("deblurring", 2160, 3840),
 )
-WAYS = ("plain", "plain TF32", "plain bf16", "modules", "modules bf16", "engine", "engine bf16")
+WAYS = (
+    "plain",
+    "plain TF32",
+    "plain bf16",
+    "modules",
+    "modules bf16",
+    "engine",
+    "engine TF32",
+    "engine bf16",
+)
 LARGE = 4_000_000
 """Pixels above which only the engine and bfloat16 modules run: the others do not fit or take the time."""
 
@@ -109,7 +119,8 @@ def way(kind: str, model: DiffIRS2, lq: Tensor, noise: Tensor) -> Callable[[], T
     """Return one way to restore `lq`."""
     low = kind.endswith("bf16")
     if kind.startswith("engine"):
-        engine = Engine(model, precision=torch.bfloat16 if low else torch.float32)
+        tf32 = kind.endswith("TF32")
+        engine = Engine(model, precision=torch.bfloat16 if low else torch.float32, tf32=tf32)
         return lambda: engine.restore(lq, noise)
     dirformer: nn.Module = PlainDIRformer(model.dirformer) if kind.startswith("plain") else model.dirformer
 
@@ -129,7 +140,8 @@ def inference(bench: Bench, name: str, height: int, width: int) -> None:
     reference: Tensor | None = None
     for kind in WAYS:
         if bench.left() < 20 or (
-            height * width > LARGE and not kind.endswith(("engine", "modules bf16", "engine bf16"))
+            height * width > LARGE
+            and not kind.endswith(("engine", "modules bf16", "engine TF32", "engine bf16"))
         ):
             continue
         tf32 = kind.endswith("TF32")
@@ -159,7 +171,6 @@ def decibels(result: Tensor, reference: Tensor) -> float:
 
 def exactness(bench: Bench) -> None:
     """The engine here against the modules in float64 on the CPU: largest difference over the peak."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for name in ("deblurring", "sr-x4-compact", "realsr-x1-compact"):
         model = network(name)
         side = 32 if bench.rehearse else 96

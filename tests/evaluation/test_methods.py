@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from dirformer.evaluation import methods
 from dirformer.evaluation.methods import find_method, fingerprint
 from dirformer.evaluation.run import evaluate
 from dirformer.evaluation.samples import restore_alone
 from dirformer.ground.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from dirformer.kernels.precision import float32_products
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIRS1
 from dirformer.weights.checkpoints import save
@@ -159,8 +161,21 @@ def test_spandrel_model_in_the_same_table(pairs: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("has_mask", [False, True])
-def test_a_stage_1_network_sees_the_gt(tmp_path: Path, has_mask: bool) -> None:
-    """A stage-1 file is a row: the network under the IPR of LQ and GT, padded to its multiple, clamped."""
+def test_a_stage_1_network_sees_the_gt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_mask: bool
+) -> None:
+    """A stage-1 file is a row: the network under the IPR of LQ and GT, padded to its multiple, clamped.
+
+    On a GPU, too, float32 is float32.
+    """
+    products, forward = list[str](), DiffIRS1.forward
+
+    def spied(self: DiffIRS1, *given: torch.Tensor) -> torch.Tensor:
+        products.append(torch.backends.cudnn.conv.fp32_precision)
+        return forward(self, *given)
+
+    monkeypatch.setattr(DiffIRS1, "forward", spied)
+    monkeypatch.setattr(methods, "float32_products", lambda _: float32_products(torch.device("cuda")))
     fields = (
         {"task": "inpainting", "skip": "none"} if has_mask else {"task": "sr", "scale": 4, "tail": "direct"}
     )
@@ -177,6 +192,7 @@ def test_a_stage_1_network_sees_the_gt(tmp_path: Path, has_mask: bool) -> None:
     with torch.no_grad():
         expected = network(*padded)[0, :, : 10 * scale, : 13 * scale].clamp(0, 1)
     torch.testing.assert_close(method.oracle(lq, mask, gt), expected, rtol=1e-4, atol=1e-5)
+    assert products == ["tf32", "ieee"]  # the first is PyTorch's own choice
     with pytest.raises(DataError, match="is a stage-1 network, which needs the clean photo"):
         restore_alone(method, "a", lq, mask, scale, 0)
 

@@ -53,6 +53,16 @@ def test_result_has_the_documented_form(pairs: tuple[Path, Path]) -> None:
     assert all("put it into" in line for line in result["missing"])
 
 
+@pytest.mark.parametrize(("has", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_the_result_says_what_auto_picked(
+    pairs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, has: bool, expected: str
+) -> None:
+    """A table names its precision, not the request."""
+    monkeypatch.setattr("dirformer.kernels.precision.has_bfloat16", lambda: has)
+    run = Evaluation("bicubic", *pairs, "sr", device="cpu", precision="auto")
+    assert run.precision == run.settings["precision"] == expected
+
+
 def test_input_row_equals_a_numpy_computation(pairs: tuple[Path, Path]) -> None:
     """PSNR-Y of the repeated LQ photo equals the textbook formula in numpy, border cut off."""
     lq, gt = (np.asarray(Image.open(folder / "meadow.png"), dtype=np.float64) for folder in pairs)

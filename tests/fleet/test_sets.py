@@ -298,6 +298,7 @@ def test_what_a_fleet_cannot_do_is_said(pairs: Path, tmp_path: Path) -> None:
             "makes its photos on this machine; leave --engine",
         ),
         (("evaluate", "none.pth", *sets, *LOCAL), "none.pth"),
+        (("evaluate", "bicubic", *sets, "--precision", "auto", *LOCAL), "precision is auto"),
         (("evaluate", "bicubic", *sets, "--save", web), "https://host.example/x can only be read"),
         (("evaluate", "bicubic", *sets, "--engine", "slurm"), "engine is 'slurm'"),
         (

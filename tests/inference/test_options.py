@@ -14,7 +14,10 @@ from dirformer.inference.restorer import Restorer
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"precision": "int8"}, "precision is 'int8'; expected one of float32, bfloat16, float16"),
+        (
+            {"precision": "int8"},
+            "precision is 'int8'; expected one of float32, tf32, bfloat16, float16, auto",
+        ),
         ({"storage": "8bit"}, "storage is '8bit'; expected one of 32bit, 16bit"),
         ({"context": "tiles"}, "context is 'tiles'; expected one of auto, image, window, window-prior"),
         ({"window": 0}, "window is 0; expected a whole number of pixels, at least 1"),

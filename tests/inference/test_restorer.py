@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from dirformer.ground.errors import CheckpointError, ConfigError, PhotoError
 from dirformer.inference.options import RestoreOptions
 from dirformer.inference.restorer import Restorer, pad_to_multiple, start_noise
+from dirformer.kernels.precision import float32_products
 from dirformer.weights.checkpoints import HEADER, Inference, save
 from helpers import TINY_INPAINTING, TINY_SR, picture, tiny
 
@@ -215,6 +216,43 @@ def test_bfloat16_stays_near(sr: Restorer) -> None:
     half = Restorer(sr.name, device="cpu", precision="bfloat16").restore(photo(16, 16))
     difference = (half - sr.restore(photo(16, 16))).abs().max()
     assert 0 < difference < 0.1
+
+
+@pytest.mark.parametrize(
+    ("precision", "has", "computed"),
+    [
+        ("float32", True, ""),
+        ("auto", True, "bfloat16"),
+        ("auto", False, "float32"),
+        ("tf32", True, "float32"),
+    ],
+)
+def test_the_description_says_the_precision(
+    sr: Restorer, monkeypatch: pytest.MonkeyPatch, precision: str, has: bool, computed: str
+) -> None:
+    """Where another one than float32 was asked for, it says what is computed."""
+    monkeypatch.setattr("dirformer.kernels.precision.has_bfloat16", lambda: has)
+    monkeypatch.setattr("dirformer.kernels.choose.has_bfloat16", lambda: has)
+    found = Restorer(sr.name, device="cpu", precision=precision)
+    assert found.description == f"sr ×4 on cpu{' in ' * bool(computed)}{computed}"
+    assert found.engine.precision == (computed or "float32")
+
+
+def test_the_whole_is_float32(sr: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What streaming is compared with has no TF32 products on a GPU."""
+    seen: list[str] = []
+    forward = sr.model.forward
+
+    def spied(lq: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return forward(lq, noise)
+
+    monkeypatch.setattr(sr.model, "forward", spied)
+    monkeypatch.setattr(
+        "dirformer.inference.restorer.float32_products", lambda _: float32_products(torch.device("cuda"))
+    )
+    sr.restore_whole(photo())
+    assert seen == ["ieee"]
 
 
 def test_wrong_requests_are_named(tmp_path: Path) -> None:

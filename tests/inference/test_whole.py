@@ -19,8 +19,8 @@ NEEDED = whole_memory(TINY_SR, SIDE, SIDE)
 class Gpu(StockKernels):
     """Stock kernels that say they are on a GPU; they compute on the CPU."""
 
-    def __init__(self, precision: torch.dtype = torch.float32) -> None:
-        super().__init__(precision)
+    def __init__(self, precision: torch.dtype = torch.float32, *, tf32: bool = False) -> None:
+        super().__init__(precision, tf32=tf32)
         self.device = torch.device("cuda")
 
 
@@ -80,6 +80,45 @@ def test_bfloat16_that_overflows_is_done_again(model: DiffIRS2, monkeypatch: pyt
     monkeypatch.setattr(model, "forward", forward)
     found = Engine(model, kernels=Gpu(torch.bfloat16)).restore(lq[:1], noise[:, :1])
     assert calls == [True, False] and bool(found.isfinite().all())
+
+
+def products() -> str:
+    """What PyTorch may compute float32 convolutions in."""
+    return str(torch.backends.cudnn.conv.fp32_precision)
+
+
+@pytest.mark.parametrize(("tf32", "expected"), [(False, ["ieee"]), (True, ["tf32", "ieee"])])
+def test_float32_is_float32(
+    model: DiffIRS2,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tf32: bool,
+    expected: list[str],
+) -> None:
+    """A whole photo has TF32 products only where asked; a TF32 result that is not finite is done again."""
+    monkeypatch.setattr(room, "device_memory", lambda _: 2 * NEEDED)
+    lq, noise = inputs(model)
+    seen: list[str] = []
+    original = model.forward
+
+    def forward(photo: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        seen.append(products())
+        return original(photo, z) * (float("inf") if seen[-1] == "tf32" else 1)
+
+    monkeypatch.setattr(model, "forward", forward)
+    engine = Engine(model, kernels=Gpu(tf32=tf32))
+    assert bool(engine.restore(lq[:1], noise[:, :1]).isfinite().all())
+    assert seen == expected and products() == "tf32"
+    assert caplog.messages == ["tf32 arithmetic overflowed; this photo is restored in float32"] * tf32
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_bands_have_the_same_products(model: DiffIRS2, tf32: bool) -> None:
+    """What the engine computes band by band, too."""
+    engine = Engine(model, kernels=Gpu(tf32=tf32))
+    with engine._layers(engine.plan):
+        assert products() == ("tf32" if tf32 else "ieee")
+    assert products() == "tf32" and engine.precision == ("tf32" if tf32 else "float32")
 
 
 def test_windows_need_bands(model: DiffIRS2, monkeypatch: pytest.MonkeyPatch) -> None:

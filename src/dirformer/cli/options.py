@@ -20,7 +20,10 @@ OutPlace = Annotated[
 Seed = Annotated[int, typer.Option(help="Another seed is another draw of the diffusion's start.")]
 DrawSeed = Annotated[int, typer.Option("--seed", help="Another seed is another set.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Precision = Annotated[
+    str,
+    typer.Option(help="float32, tf32, bfloat16, float16, or auto: bfloat16 where the device has it."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Fields to change, such as data.train=DIR steps=2000.")

@@ -23,6 +23,7 @@ from dirformer.ground.errors import CheckpointError, ConfigError, DataError, Mis
 from dirformer.holes.exemplar import fill_from_exemplars
 from dirformer.holes.shown import inpainting_input
 from dirformer.holes.smooth import fill_smoothly
+from dirformer.kernels.precision import float32_products
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import CATALOG, find_weights
 from dirformer.weights.checkpoints import WHOLE, read_header
@@ -99,7 +100,7 @@ def find_method(model: str, *, device: str = "auto", precision: str = "float32")
             `results:NAME=DIR` for finished results of any method, named like their photos. A stage-1 file
             sees the GT.
         device: for networks.
-        precision: for networks.
+        precision: for networks of stage 2; others compute in float32.
 
     Raises:
         CheckpointError: if it is neither a name nor a weight file that can be read.
@@ -168,7 +169,8 @@ def _oracle(model: str, device: torch.device) -> Method:
             pad_to_multiple(photo[None], config.multiple * factor).to(device)
             for photo, factor in ((seen, 1), (gt, config.scale))
         )
-        return network(*pair)[0, :, :height, :width].float().cpu().clamp(0, 1)
+        with float32_products(device):
+            return network(*pair)[0, :, :height, :width].float().cpu().clamp(0, 1)
 
     has_mask = TASKS[config.task].has_mask
     return Method(model, unchanged, config.scale, has_mask, device, oracle=restore)
@@ -193,8 +195,9 @@ def _spandrel(model: str, device: torch.device) -> Method:
     @torch.inference_mode()
     def restore(lq: Tensor, mask: Tensor | None, scale: int, seed: int) -> Tensor:
         del scale, seed
-        photo = lq[None].to(device)
-        restored = network(photo, mask[None].to(device)) if fills and mask is not None else network(photo)
+        given = [lq] if mask is None or not fills else [lq, mask]
+        with float32_products(device):
+            restored = network(*(x[None].to(device) for x in given))
         return restored[0].float().cpu().clamp(0, 1)
 
     return Method(model, restore, network.scale, fills, device)

@@ -34,9 +34,12 @@ from dirformer.evaluation.methods import (
 from dirformer.evaluation.request import check_request
 from dirformer.evaluation.results import SCHEMA, finite, infinite, safe_name, seed_spread, statistics
 from dirformer.evaluation.samples import Sample, find_samples, restore_sample
+from dirformer.ground.device import choose_device
 from dirformer.ground.journal import Journal, read_journal
 from dirformer.ground.photo import Photo, write_photo
 from dirformer.ground.places import shown
+from dirformer.inference.options import AUTO
+from dirformer.kernels.precision import choose_precision
 from dirformer.metrics.perceptual import frechet_distance
 from dirformer.metrics.protocols import Protocol
 from dirformer.metrics.scorer import Scorer, open_scorer, quantise
@@ -148,6 +151,8 @@ class Evaluation:
         names = [models] if isinstance(models, str | Path) else models
         self.models = list(dict.fromkeys(str(name) for name in names))
         rules = check_request(self.models, lq, gt, protocol, masks=masks, metrics=metrics, seeds=seeds)
+        if precision == AUTO:
+            precision = choose_precision(AUTO, choose_device(device))
         self.device, self.precision = device, precision
         self.save = None if save is None else Path(save)
         if samples is not None:

@@ -27,6 +27,7 @@ from dirformer.fleet.weights import shown_weights, weights_here
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.ground.places import Place, entries
 from dirformer.inference.done import digest_of, digest_options
+from dirformer.inference.options import AUTO
 from dirformer.metrics.protocols import find_protocol
 from dirformer.metrics.scorer import open_scorer
 
@@ -64,6 +65,11 @@ class EvaluateOrder(SetOrder):
         lq, gt, masks = (self.names[name] for name in places)
         options: dict[str, Any] = {"masks": masks, "metrics": self.metrics, "seeds": self.seeds}
         check_request(list(self.models), lq, str(gt), self.protocol, **options)
+        if self.precision == AUTO:
+            raise ConfigError(
+                "precision is auto, but workers may have other devices, and one table has one precision; "
+                "expected float32, tf32, bfloat16 or float16"
+            )
 
     @property
     def recorded(self) -> bool:

@@ -7,9 +7,10 @@ computes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from dirformer.inference.layers import Layers, Packs, Progress
 from dirformer.inference.plan import Plan, make_plan, whole_memory
 from dirformer.kernels.autograd import install
 from dirformer.kernels.choose import choose_kernels
+from dirformer.kernels.precision import float32_products
 from dirformer.kernels.protocol import Kernels
 from dirformer.networks.diffir import DiffIRS2
 
@@ -34,8 +36,9 @@ class Engine:
 
     Args:
         model: the network, on the device it is to run on.
-        precision: of the large products; all else is float32. 16-bit results that are not finite are
-            computed again in float32.
+        precision: of the large products; all else is float32. Results that are not finite are computed again
+            in float32, those of TF32 too.
+        tf32: whether float32 products are TF32, on a device that has them.
         storage: of feature maps between sweeps; 16 bit halve what grows with the photo, at a loss.
         max_memory: bytes the engine may need beside the network. None: what the machine has.
         threads: CPU threads; None: as many as torch uses.
@@ -53,6 +56,7 @@ class Engine:
         model: DiffIRS2,
         *,
         precision: torch.dtype = torch.float32,
+        tf32: bool = False,
         storage: torch.dtype = torch.float32,
         max_memory: int | None = None,
         threads: int | None = None,
@@ -62,7 +66,8 @@ class Engine:
         kernels: Kernels | None = None,
     ) -> None:
         self.model = model
-        self.kernels = kernels or choose_kernels(precision, model.dirformer.embed.weight.device)
+        device = model.dirformer.embed.weight.device
+        self.kernels = kernels or choose_kernels(precision, device, tf32=tf32)
         self.threads = threads or (torch.get_num_threads() if self._on_cpu else 1)
         if not self._on_cpu:
             install(model)
@@ -74,6 +79,11 @@ class Engine:
         self._packs: Packs = {}
         self._parameters = sum(p.numel() for p in model.parameters())
         self._on_host = False
+
+    @property
+    def precision(self) -> str:
+        """What the large products are computed in: `float32`, `tf32`, `bfloat16` or `float16`."""
+        return "tf32" if self.kernels.tf32 else str(self.kernels.precision).removeprefix("torch.")
 
     @property
     def _on_cpu(self) -> bool:
@@ -152,11 +162,11 @@ class Engine:
         low = self.kernels.precision != torch.float32
         photos = []
         for photo, z in zip(torch.split(lq, 1), torch.split(noise, 1, dim=1), strict=True):
-            with torch.autocast(photo.device.type, self.kernels.precision, enabled=low):
+            with self._products(), torch.autocast(photo.device.type, self.kernels.precision, enabled=low):
                 out = self.model(photo, z)[0].float()
-            if low and not bool(out.isfinite().all()):
-                log.warning("16-bit arithmetic overflowed; this photo is restored in float32")
-                out = self.model(photo, z)[0]
+            if self._overflowed(out):
+                with float32_products(self.kernels.device):
+                    out = self.model(photo, z)[0]
             photos.append(out)
             if progress is not None:
                 progress(1.0)
@@ -166,10 +176,9 @@ class Engine:
     def condition(self, lq: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:
         """CPEN: `model.cpen(lq)`."""
         plan = self._planned(lq)
-        with workers(self.kernels, plan.threads) as pool:
-            layers = self._layers(plan, pool)
+        with self._layers(plan) as layers:
             pooled = [layers.pooled(self.model.cpen, photo, windows=False) for photo in torch.split(lq, 1)]
-        return torch.cat([self.model.cpen.head(mean) for mean in pooled])
+            return torch.cat([self.model.cpen.head(mean) for mean in pooled])
 
     @torch.inference_mode()
     def restore_under(
@@ -211,20 +220,31 @@ class Engine:
     def _prior(self, lq: Tensor, noise: Float[Tensor, "n 1 p"], plan: Plan) -> Float[Tensor, "windows p"]:
         """Return one photo's IPR, or one for each window."""
         cpen = self.model.cpen
-        with workers(self.kernels, plan.threads) as pool:
-            condition = cpen.head(self._layers(plan, pool).pooled(cpen, lq, windows=self.window_prior))
-        return self.model.estimate(condition, noise.expand(-1, len(condition), -1))[-1]
+        with self._layers(plan) as layers:
+            condition = cpen.head(layers.pooled(cpen, lq, windows=self.window_prior))
+            return self.model.estimate(condition, noise.expand(-1, len(condition), -1))[-1]
 
-    def _layers(
-        self, plan: Plan, pool: ThreadPoolExecutor | None, progress: Progress | None = None
-    ) -> Layers:
-        return Layers(self.kernels, Bands(self.kernels, plan, pool), self._packs, self._on_host, progress)
+    @contextlib.contextmanager
+    def _layers(self, plan: Plan, progress: Progress | None = None) -> Iterator[Layers]:
+        with self._products(), workers(self.kernels, plan.threads) as pool:
+            bands = Bands(self.kernels, plan, pool)
+            yield Layers(self.kernels, bands, self._packs, self._on_host, progress)
+
+    def _products(self) -> contextlib.AbstractContextManager[None]:
+        return float32_products(self.kernels.device, tf32=self.kernels.tf32)
+
+    def _overflowed(self, out: Tensor) -> bool:
+        """Whether a result must be computed again in float32; the log says so."""
+        if self.precision == "float32" or bool(out.isfinite().all()):
+            return False
+        log.warning("%s arithmetic overflowed; this photo is restored in float32", self.precision)
+        return True
 
     def _checked(self, lq: Tensor, prior: Tensor, plan: Plan, progress: Progress | None) -> Tensor:
-        """Restore a photo, with the host's memory or in float32 if the device or 16 bit do not suffice."""
+        """Restore a photo, with the host's memory or in float32 if device or precision do not suffice."""
         try:
-            with workers(self.kernels, plan.threads) as pool:
-                out = self._layers(plan, pool, progress).dirformer(self.model.dirformer, lq, prior)
+            with self._layers(plan, progress) as layers:
+                out = layers.dirformer(self.model.dirformer, lq, prior)
         except torch.OutOfMemoryError:
             if self._on_host or self._on_cpu:
                 raise
@@ -233,10 +253,9 @@ class Engine:
             )
             self._on_host = True
             return self._checked(lq, prior, plan, progress)
-        if self.kernels.precision == torch.float32 or bool(out.isfinite().all()):
-            return out
-        log.warning("16-bit arithmetic overflowed; this photo is restored in float32")
-        return self._in_float32._checked(lq, prior, plan, None)  # noqa: SLF001
+        if self._overflowed(out):
+            return self._in_float32._checked(lq, prior, plan, None)  # noqa: SLF001
+        return out
 
     @functools.cached_property
     def _in_float32(self) -> Engine:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from dirformer.ground.errors import ConfigError
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+AUTO = "auto"
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16", AUTO)
 STORAGES = {"32bit": "float32", "16bit": "bfloat16"}
 """Name → what torch calls it."""
 CONTEXTS = ("image", "window", "window-prior")
@@ -19,7 +20,6 @@ NOISES = ("photo", "seed")
 FILLS = ("smooth", "exemplar")
 DEVICES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?")
 MOST_SAMPLES = 1000
-AUTO = "auto"
 _UNITS = "KMGT"
 
 
@@ -30,7 +30,8 @@ class RestoreOptions:
     device: str = AUTO
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     precision: str = "float32"
-    """Of the large products: `float32`, `bfloat16` or `float16`; all else stays float32."""
+    """Of the large products: `float32`, `tf32`, `bfloat16` or `float16`; all else stays float32. `auto` is
+    bfloat16 where the device has its products, else float32."""
     max_memory: str | int | None = None
     """What restoring a photo may take beside the network: bytes, or text such as `2GiB`. Results do not
     depend on it; feature maps that do not fit wait on disk. None: what the machine has."""

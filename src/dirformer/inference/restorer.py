@@ -30,6 +30,7 @@ from dirformer.inference.engine import Engine
 from dirformer.inference.inputs import MaskLike, PhotoLike, as_mask, as_photo
 from dirformer.inference.layers import Progress
 from dirformer.inference.options import AUTO, STORAGES, RestoreOptions
+from dirformer.kernels.precision import choose_precision, float32_products
 from dirformer.networks.diffir import DiffIRS2
 from dirformer.tasks import TASKS
 from dirformer.weights.catalog import find_weights
@@ -80,9 +81,11 @@ class Restorer:
         self.window = None if self.context == "image" else options.window or patch
         self.loaded_memory = resident_memory()
         """Bytes this process held when the weights were loaded; None where unknown."""
+        precision = choose_precision(options.precision, self.device)
         self.engine = Engine(
             self.model,
-            precision=getattr(torch, options.precision),
+            precision=torch.float32 if precision == "tf32" else getattr(torch, precision),
+            tf32=precision == "tf32",
             storage=getattr(torch, STORAGES[options.storage]),
             max_memory=options.limit,
             window=self.window,
@@ -97,7 +100,8 @@ class Restorer:
         """What it does, and where."""
         windows = "" if self.window is None else f", in windows of {self.window} pixels"
         turns = ", mean of eight turns" if self.options.self_ensemble else ""
-        return f"{self.task} ×{self.scale} on {self.device}{windows}{turns}"
+        precision = "" if self.options.precision == "float32" else f" in {self.engine.precision}"
+        return f"{self.task} ×{self.scale} on {self.device}{precision}{windows}{turns}"
 
     @property
     def _shares(self) -> int:
@@ -234,7 +238,8 @@ class Restorer:
         self, photo: PhotoLike, mask: MaskLike | None = None, seed: int = 0
     ) -> Float[Tensor, "*b 3 H W"]:
         """Restore by the plain modules, the photo as a whole, in float32: what `restore` is compared with."""
-        return self._restore(lambda lq, noise, _: self.model(lq, noise), photo, mask, seed)
+        with float32_products(self.device):
+            return self._restore(lambda lq, noise, _: self.model(lq, noise), photo, mask, seed)
 
     @torch.inference_mode()
     def _restore(

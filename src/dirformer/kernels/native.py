@@ -74,6 +74,7 @@ class NativeKernels:
 
     name = "native"
     device = torch.device("cpu")
+    tf32 = False
 
     def __init__(self, precision: torch.dtype = torch.float32) -> None:
         self._lib = library()

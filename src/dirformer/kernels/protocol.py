@@ -175,6 +175,8 @@ class Kernels(Protocol):
     device: torch.device
     precision: torch.dtype
     """Of the factors of large products; sums, norms and the residual stream are float32."""
+    tf32: bool
+    """Whether products of float32 factors are TF32."""
 
     def bands(self, threads: int, blocks: int) -> int:
         """Return into how many bands a map of so many row blocks is cut."""

@@ -25,8 +25,15 @@ class StockKernels:
 
     name = "stock torch"
 
-    def __init__(self, precision: torch.dtype = torch.float32, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        precision: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+        *,
+        tf32: bool = False,
+    ) -> None:
         self.precision, self.device = precision, device or torch.device("cpu")
+        self.tf32 = tf32
 
     def bands(self, threads: int, blocks: int) -> int:  # noqa: ARG002
         """Return into how many bands a map of so many row blocks is cut: always as many.
