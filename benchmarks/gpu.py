@@ -4,13 +4,12 @@
 
 Everything is paired in one run; medians. Three parts:
 
-1. Inference: the textbook network (`plain.py`) in float32, TF32 and bfloat16 autocast, the package's modules,
-   and the engine in float32, TF32 and bfloat16. Milliseconds, peak memory beside the weights, PSNR to plain
-   float32.
+1. Inference: the textbook network (`plain.py`) in float32, TF32 and bfloat16 autocast, and the engine in all
+   three and in 2 GiB. Milliseconds, peak memory beside the weights, PSNR to plain float32.
 2. Exactness: the engine on the GPU, under PyTorch's own settings, against float64 on the CPU, whole and under
    a memory limit.
-3. Training: milliseconds of a step, launched one by one, recorded (`graphs=true`), and with compiled blocks;
-   photos a second of the real-world degradation.
+3. Training: milliseconds of a step, recorded (`graphs=true`) and launched one by one, by Triton's kernels and
+   by stock torch; of super-resolution, and with real-world damage made in workers.
 
 `--rehearse` runs every line of it on the CPU with tiny sizes: figures mean nothing then.
 """
@@ -20,10 +19,12 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from torch import Tensor, nn
 
 from dirformer import preset
 from dirformer.inference.engine import Engine
+from dirformer.kernels.build import SWITCH
+from dirformer.kernels.precision import float32_products
 from dirformer.networks.diffir import DiffIRS1, DiffIRS2
 from dirformer.training.config import load_recipe
 from dirformer.training.devices import open_fabric
@@ -52,14 +55,15 @@ WAYS = (
     "plain",
     "plain TF32",
     "plain bf16",
-    "modules",
-    "modules bf16",
     "engine",
     "engine TF32",
     "engine bf16",
+    "engine 2 GiB",
 )
 LARGE = 4_000_000
-"""Pixels above which only the engine and bfloat16 modules run: the others do not fit or take the time."""
+"""Pixels above which only the engine runs, under LIMIT: the others do not fit or take the time."""
+LIMIT = 2**33
+"""Bytes: 8 GiB."""
 
 
 class Bench:
@@ -120,7 +124,9 @@ def way(kind: str, model: DiffIRS2, lq: Tensor, noise: Tensor) -> Callable[[], T
     low = kind.endswith("bf16")
     if kind.startswith("engine"):
         tf32 = kind.endswith("TF32")
-        engine = Engine(model, precision=torch.bfloat16 if low else torch.float32, tf32=tf32)
+        limit = LIMIT if lq.shape[2] * lq.shape[3] > LARGE else 2**31 if "2 GiB" in kind else None
+        precision = torch.bfloat16 if low else torch.float32
+        engine = Engine(model, precision=precision, tf32=tf32, max_memory=limit)
         return lambda: engine.restore(lq, noise)
     dirformer: nn.Module = PlainDIRformer(model.dirformer) if kind.startswith("plain") else model.dirformer
 
@@ -139,15 +145,13 @@ def inference(bench: Bench, name: str, height: int, width: int) -> None:
     row: dict[str, Any] = {}
     reference: Tensor | None = None
     for kind in WAYS:
-        if bench.left() < 20 or (
-            height * width > LARGE
-            and not kind.endswith(("engine", "modules bf16", "engine TF32", "engine bf16"))
-        ):
+        if bench.left() < 20 or (height * width > LARGE and not kind.startswith("engine")):
             continue
-        tf32 = kind.endswith("TF32")
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        # The engine sees to its products itself, whatever the process's are.
+        own = kind.startswith("engine")
+        products = nullcontext() if own else float32_products(bench.device, tf32=kind.endswith("TF32"))
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), products:
                 milliseconds, mebibytes, result = bench.timed(way(kind, model, lq, noise))
         except torch.OutOfMemoryError:
             row[kind] = "out of memory"
@@ -191,12 +195,14 @@ def training(bench: Bench, photos: Path, recipe: str, *fields: str) -> None:
         teacher = Path(folder) / "stage1.safetensors"
         save(teacher, DiffIRS1(preset(task)), {})
         for label, ways in (
-            ("launched", []),
             ("recorded", ["graphs=true"]),
-            ("compiled blocks, recorded", ["graphs=true", "compile=blocks"]),
+            ("recorded, stock torch", ["graphs=true"]),
+            ("launched", []),
+            ("launched, stock torch", []),
         ):
-            if bench.left() < 30 or (bench.rehearse and ways):
+            if bench.left() < 20 or (bench.rehearse and ways):
                 continue
+            os.environ[SWITCH] = "0" if "stock" in label else "1"
             config = load_recipe(
                 recipe,
                 [
@@ -235,9 +241,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photos = parser.parse_args().photos or random_photos(Path(folder))
         small = ["data.patch=16", "data.batch=2"] if bench.rehearse else ["data.patch=64", "data.batch=32"]
-        workers = [] if bench.rehearse else ["data.workers=8", "data.cache=2"]
+        workers = ["data.progressive=[]", "precision=bf16-mixed", "optimiser.kind=muon"]
+        workers += [] if bench.rehearse else ["data.workers=8", "data.cache=2"]
         training(bench, photos, "sr-x4-compact-stage2", *small, *workers)
-        graded = ["data.degradation=realsr-graded", "data.degrade_in=workers", "data.progressive=[]"]
+        graded = ["data.degradation=realsr-graded", "data.degrade_in=workers"]
         training(bench, photos, "realsr-x1-compact-stage2", *small, *workers, *graded)
 
 

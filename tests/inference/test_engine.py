@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dirformer.ground.errors import ConfigError
-from dirformer.inference import bands
 from dirformer.inference.engine import Engine
 from dirformer.kernels.build import CompilerMissingError
 from dirformer.kernels.native import NativeKernels
@@ -137,7 +136,7 @@ def test_equals_plain_forward(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dirformer.kernels.native.PIXELS", strip)
         patch.setattr("dirformer.kernels.stock.STRIP", strip)
-        patch.setattr(bands, "STEP", strip)
+        patch.setattr("dirformer.inference.plan.STEP", strip)
         got = Engine(model, kernels=make_kernels(kernels), threads=threads).restore(lq, noise)
     assert difference(got, plain(model, lq, noise)) <= 1e-5
 
@@ -168,7 +167,7 @@ def test_bytes_do_not_depend_on_memory_or_threads(kernels: str, config: ModelCon
         spilling = Engine(model, kernels=shared_kernels, threads=threads, max_memory=2**40, folder=tmp_path)
         with pytest.MonkeyPatch.context() as patch:
             # These photos are too small for a real limit: three rows of each map stay, one block at a time.
-            patch.setattr(bands, "PIECE", 1)
+            patch.setattr("dirformer.inference.plan.PIECE", 1)
             patch.setattr("dirformer.inference.plan._fit", lambda maps, _: dict.fromkeys(maps, 3))
             assert torch.equal(spilling.restore(lq, noise), expected)
         assert spilling.plan.spilled > 0

@@ -22,6 +22,7 @@ from dirformer.inference.bands import Bands, workers
 from dirformer.inference.context import check_window, count_cells
 from dirformer.inference.layers import Layers, Packs, Progress
 from dirformer.inference.plan import Plan, make_plan, whole_memory
+from dirformer.inference.recorded import Recorder
 from dirformer.kernels.autograd import install
 from dirformer.kernels.choose import choose_kernels
 from dirformer.kernels.precision import float32_products
@@ -79,6 +80,7 @@ class Engine:
         self._packs: Packs = {}
         self._parameters = sum(p.numel() for p in model.parameters())
         self._on_host = False
+        self._recorder = Recorder(self._modules)
 
     @property
     def precision(self) -> str:
@@ -143,7 +145,10 @@ class Engine:
 
     def whole_memory_for(self, height: int, width: int) -> int | None:
         """Return the device's bytes for a photo of that (padded) size as a whole; None in bands."""
-        return whole_memory(self.model.config, height, width) if self._fits_whole(height, width) else None
+        return self._whole_memory(height, width) if self._fits_whole(height, width) else None
+
+    def _whole_memory(self, height: int, width: int) -> int:
+        return whole_memory(self.model.config, height, width, fused=self.kernels.name == "Triton")
 
     def _fits_whole(self, height: int, width: int) -> bool:
         """Whether a GPU restores a photo of that (padded) size as a whole.
@@ -153,17 +158,21 @@ class Engine:
         """
         if self._on_cpu or self.window is not None or self._on_host:
             return False
+        if self._recorder.holds(height, width):
+            return True
         free = device_memory(self.kernels.device)
         limits = [limit for limit in (free and 0.9 * free, self.max_memory) if limit is not None]
-        return bool(limits) and whole_memory(self.model.config, height, width) <= min(limits)
+        return bool(limits) and self._whole_memory(height, width) <= min(limits)
 
     def _whole(self, lq: Tensor, noise: Tensor, progress: Progress | None) -> Tensor:
-        """Restore photo by photo through the plain modules."""
-        low = self.kernels.precision != torch.float32
+        """Restore photo by photo through the modules."""
         photos = []
+        # Whoever changes the weights gets another recording.
+        state = tuple((p.data_ptr(), p._version) for p in self.model.parameters())  # noqa: SLF001
         for photo, z in zip(torch.split(lq, 1), torch.split(noise, 1, dim=1), strict=True):
-            with self._products(), torch.autocast(photo.device.type, self.kernels.precision, enabled=low):
-                out = self.model(photo, z)[0].float()
+            with self._products():
+                recorded = photo.device.type == "cuda"
+                out = self._recorder(photo, z, state) if recorded else self._modules(photo, z)
             if self._overflowed(out):
                 with float32_products(self.kernels.device):
                     out = self.model(photo, z)[0]
@@ -171,6 +180,11 @@ class Engine:
             if progress is not None:
                 progress(1.0)
         return torch.stack(photos)
+
+    def _modules(self, photo: Tensor, z: Tensor) -> Tensor:
+        low = self.kernels.precision != torch.float32
+        with torch.autocast(photo.device.type, self.kernels.precision, enabled=low):
+            return self.model(photo, z)[0].float()
 
     @torch.inference_mode()
     def condition(self, lq: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:

@@ -25,8 +25,9 @@ GPU_WIDE = 2**28
 """Bytes of a wide map that a GPU's kernels write at a time."""
 
 
-WHOLE = 160
-"""Bytes per pixel and channel of level 1 that the plain modules take at most, measured, rounded up."""
+WHOLE, FUSED = 160, 48
+"""Bytes per pixel and channel of level 1 that a whole photo takes at most, measured, rounded up: through the
+plain modules, and through Triton's kernels, which write the wide maps part by part."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,15 @@ def _largest_block(config: ModelConfig) -> int:
     return 4 * (4 * width**2 + 3 * config.hidden(width) * width) * 2
 
 
-def whole_memory(config: ModelConfig, height: int, width: int) -> int:
-    """Return the bytes that the plain modules take at most for a photo of that (padded) size."""
-    maps = WHOLE * config.dim * height * width // config.unshuffle**2
+def whole_memory(config: ModelConfig, height: int, width: int, *, fused: bool = False) -> int:
+    """Return the bytes that a GPU takes at most for a photo of that (padded) size as a whole.
+
+    Args:
+        config: of the network.
+        height: rows of the photo.
+        width: columns of the photo.
+        fused: whether Triton's kernels compute its blocks.
+    """
+    maps = (FUSED if fused else WHOLE) * config.dim * height * width // config.unshuffle**2
+    maps += 3 * GPU_WIDE // 2 if fused else 0
     return maps + 64 * 3 * height * width * config.scale**2

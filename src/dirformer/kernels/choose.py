@@ -45,6 +45,6 @@ def choose_kernels(
     if fused_on(device) is not None:
         log.info("kernels: Triton")
         triton = importlib.import_module("dirformer.kernels.triton")
-        return cast("Kernels", triton.TritonKernels(precision, device))
+        return cast("Kernels", triton.TritonKernels(precision, device, tf32=tf32))
     log.info("kernels: stock torch (device %s)", device)
     return StockKernels(precision, device, tf32=tf32)

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from dirformer.kernels import launches
 from dirformer.kernels.build import SWITCH
 from dirformer.kernels.launches import Part, make_part
+from dirformer.kernels.precision import multiplies_in_tf32
 from dirformer.kernels.protocol import DMTA_DGFN, Conv, block_weights, kind_of
 from dirformer.kernels.triton import Packed
 from dirformer.networks.dirformer import Attention, Block, FeedForward
@@ -93,7 +94,7 @@ def restored(
 
 def _packed(block: Block, precision: torch.dtype) -> Packed:
     """Return the block's weights as the kernels read them: those of the last call, if none has changed."""
-    tf32 = torch.backends.cuda.matmul.allow_tf32
+    tf32 = multiplies_in_tf32()
     state = (precision, tf32, *((p.data_ptr(), p._version) for p in block.parameters()))  # noqa: SLF001
     known = vars(block).get("_packed_for_triton")
     if known is None or known[0] != state:
@@ -135,7 +136,7 @@ def _norm(part: Attention | FeedForward, rows: Tensor, prior: Tensor) -> tuple[T
 def _part(
     module: Attention | FeedForward, precision: torch.dtype, expand: Tensor, taps: Tensor, *, gated: bool
 ) -> Part:
-    tf32 = torch.backends.cuda.matmul.allow_tf32
+    tf32 = multiplies_in_tf32()
     centred = module.norm.bias is not None
     return make_part(Conv(expand, None), Conv(taps, None), precision, gated=gated, centred=centred, tf32=tf32)
 

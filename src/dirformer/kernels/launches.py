@@ -146,7 +146,7 @@ def projected(
     top: int,
     first: int = 0,
 ) -> None:
-    """Depth-wise 3×3 of channels from `first` on, gate, product; added to `x` into `out`, which may be `x`."""
+    """Depth-wise 3×3 of channels from `first` on, gate, product; added to `x` into `out`, or in place."""
     photos, height, width, channels = x.shape
     size = _tile(part, "project", channels)
     grid = (-(-height // size["TY"]) * -(-width // size["TX"]), photos, -(-channels // size["BN"]))
@@ -265,8 +265,8 @@ def mixed(
 
 def mixed_backward(
     attention: Attention, gradient: Tensor, gram: Tensor, squares: Tensor, matrix: Tensor, product: str
-) -> tuple[Float[Tensor, "photos 2c 2c"], Tensor, Tensor]:
-    """Return the matrix that takes (q, k) to their gradients; the gradients of temperature and `matrix`."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the matrix, `2c 2c`, that takes (q, k) to their gradients; those of temperature and `matrix`."""
     photos, heads, head = gram.shape[:3]
     channels = len(matrix)
     pull = gradient.new_zeros(photos, 2 * channels, 2 * channels)

@@ -39,6 +39,12 @@ def choose_precision(name: str, device: torch.device) -> str:
     return picked
 
 
+def multiplies_in_tf32() -> bool:
+    """Say whether the process multiplies float32 matrices on CUDA devices as TF32."""
+    # Not by `allow_tf32`: where a program has set the newer one, reading the older one is an error.
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
 class _Borrowed:
     """How many blocks are at work, whether in TF32, and the process's settings before the first of them."""
 
