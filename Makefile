@@ -8,7 +8,7 @@ DATA ?= ../shared/datasets
 TASK ?= sr-x4
 MINUTES ?= 30
 
-.PHONY: setup demo check test test-all bench docs dist wheel pictures train-compact scores worth
+.PHONY: setup demo check test test-all test-gpu-rehearsal bench docs dist wheel pictures train-compact scores worth
 
 setup: $(READY)
 
@@ -32,6 +32,13 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -n 2
+
+# The kernels for NVIDIA GPUs, by Triton's interpreter on the CPU; installs Triton, 0.6 GB.
+test-gpu-rehearsal: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[triton]"
+	$(BIN)/python -m pytest -n 2 tests/kernels/test_fused.py tests/kernels/test_triton.py \
+		tests/inference/test_recorded.py tests/inference/test_whole.py
+	cd benchmarks && ../$(BIN)/python gpu.py --rehearse
 
 bench: setup
 	@for name in data evaluation fleet inference training; do \

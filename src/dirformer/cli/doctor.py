@@ -93,9 +93,12 @@ def _memory() -> dict[str, str]:
 
 
 def _kernels() -> dict[str, str]:
+    import torch
+
     from dirformer.kernels import cache, variants
     from dirformer.kernels.build import CompilerMissingError, compiled
     from dirformer.kernels.cache import UntrustedError
+    from dirformer.kernels.gpus import reason_against
 
     rows = {}
     for source in variants.SOURCES:
@@ -103,6 +106,9 @@ def _kernels() -> dict[str, str]:
             rows[source.stem] = f"compiled: {compiled(source)._name}"  # noqa: SLF001
         except CompilerMissingError as reason:
             rows[source.stem] = f"stock PyTorch, slower: {reason}"
+    for number in range(torch.cuda.device_count()):
+        against = reason_against(torch.device("cuda", number))
+        rows[f"cuda:{number}"] = f"stock PyTorch: {against}" if against else "Triton, compiled on first use"
     if variants.BUILT.is_dir():
         rows["cache"] = "not needed: the kernels came with the package"
         return rows

@@ -38,6 +38,7 @@ class Recorder:
         self._busy = threading.Lock()
         self._seen: Hashable = None
         self._kept: _Recording | None = None
+        self._refused: set[Hashable] = set()
 
     def __call__(self, photo: Tensor, noise: Tensor, state: Hashable) -> Tensor:
         """Do what the function does; `state` is whatever else its result depends on.
@@ -66,19 +67,23 @@ class Recorder:
         if self._kept is not None and self._kept.key == key:
             return self._kept
         again, self._seen, self._kept = self._seen == key, key, None
-        if again:
+        if again and key not in self._refused:
             self._kept = self._record(key, photo, noise)
         return self._kept
 
     def _record(self, key: Hashable, photo: Tensor, noise: Tensor) -> _Recording | None:
         photo, noise = photo.clone(), noise.clone()
-        graph = torch.cuda.CUDAGraph()
         try:
+            graph = torch.cuda.CUDAGraph()
             # Other threads may launch and allocate meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 out = self._function(photo, noise)
         except RuntimeError as error:
-            # Photos of this size go on kernel by kernel.
-            log.info("a pass over %d×%d was not recorded: %s", *photo.shape[:1:-1], error)
+            log.info(
+                "a pass over %d×%d goes on kernel by kernel; it was not recorded: %s",
+                *photo.shape[:1:-1],
+                error,
+            )
+            self._refused.add(key)
             return None
         return _Recording(key, graph, photo, noise, out)
