@@ -19,11 +19,11 @@ if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # is read when a kernel is defined
 
 # Past the hook that has jaxtyping check every function: a kernel is no function, but source text for Triton.
-NAME = "dirformer.kernels.tiles"
-if NAME not in sys.modules:
-    spec = importlib.util.spec_from_file_location(
-        NAME, Path(dirformer.__file__).parent / "kernels" / "tiles.py"
-    )
-    assert spec is not None and spec.loader is not None
-    sys.modules[NAME] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[NAME])
+for name in ("tiles", "gradients"):
+    dotted = f"dirformer.kernels.{name}"
+    if dotted not in sys.modules:
+        path = Path(dirformer.__file__).parent / "kernels" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(dotted, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[dotted] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[dotted])

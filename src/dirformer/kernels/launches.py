@@ -1,4 +1,4 @@
-"""How the Triton kernels of `tiles.py` are launched: the parts of a block, on maps of any size.
+"""How the Triton kernels of `tiles.py` and `gradients.py` are launched: the parts of a block, on any map.
 
 A block is three parts: the sums of its attention, its attention, its feed-forward. Each is norm → 1×1, whose
 result `wide` is written once, then depth-wise 3×3 and what follows it in one more kernel: sums, or gate and
@@ -17,7 +17,7 @@ import triton
 from jaxtyping import Float
 from torch import Tensor
 
-from dirformer.kernels import tiles
+from dirformer.kernels import gradients, tiles
 from dirformer.kernels.protocol import Conv
 from dirformer.networks.dirformer import NORM_EPS, Attention
 
@@ -273,7 +273,7 @@ def mixed_backward(
     of_temperature = gram.new_empty(photos, heads, 1, 1)
     of_matrix = gram.new_empty(photos, channels, channels)
     _launch(
-        tiles.mix_backward,
+        gradients.mix_backward,
         (photos, heads),
         *(gradient, gram, squares, attention.temperature, matrix),
         *(pull, of_temperature, of_matrix, head, channels),
@@ -304,7 +304,7 @@ def spread(part: Part, wide: Float[Tensor, "photos y x outs"]) -> Float[Tensor, 
     out = torch.empty_like(wide)
     size = _tile(part, "spread", stride)
     grid = (-(-height // size["TY"]) * -(-width // size["TX"]), photos, -(-stride // size["BK"]))
-    _launch(tiles.spread, grid, wide, part.taps, out, height, width, stride, **size)
+    _launch(gradients.spread, grid, wide, part.taps, out, height, width, stride, **size)
     return out
 
 
@@ -317,7 +317,7 @@ def gate_backward(
     size = _tile(part, "gate_backward", channels)
     grid = (-(-height // size["TY"]) * -(-width // size["TX"]), photos, -(-part.half // size["BK"]))
     _launch(
-        tiles.gate_backward,
+        gradients.gate_backward,
         grid,
         *(wide, part.taps, matrix, gradient, gated, inside, height, width, part.half, part.inner, channels),
         PRODUCT=part.product,
@@ -349,7 +349,7 @@ def behind(
         wide.new_empty(photos, programs, 9, part.outs, dtype=torch.float32),
     )
     _launch(
-        tiles.taps_backward,
+        gradients.taps_backward,
         (programs, photos, blocks),
         *(slopes, wide, part.taps, of_wide, parts, height, width, part.outs),
         **size,
@@ -360,7 +360,7 @@ def behind(
     dx, normed = torch.empty_like(x), torch.empty(x.shape, dtype=wide.dtype, device=x.device)
     parts = wide.new_empty(photos, count, 2, channels, dtype=torch.float32)
     _launch(
-        tiles.widen_backward,
+        gradients.widen_backward,
         (count, photos),
         *(of_wide, part.weight, x, scale, shift, x if passed is None else passed, dx, normed, parts),
         *(pixels, channels, part.outs, NORM_EPS),
