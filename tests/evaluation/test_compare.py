@@ -116,8 +116,9 @@ def test_figures_of_the_paper_by_name(pairs: tuple[Path, Path], tmp_path: Path) 
     for line in quoted_table(TABLES["table2"]):
         assert line in outcome.stdout
     assert "LPIPS-Alex ↓ *0.0627  DISTS ↓ ·0.0902  (quoted)" in outcome.stdout
-    wrong = dirformer("compare", "bicubic", "--quoted", "table3:GoPro", *photos, "-o", out)
-    assert wrong.returncode == 2 and "--quoted goes with --plot" in wrong.stderr
+    for option, value in (("--quoted", "table3:GoPro"), ("--metric", "psnr"), ("--results", pairs[0])):
+        wrong = dirformer("compare", "bicubic", option, value, *photos, "-o", out)
+        assert wrong.returncode == 2 and f"{option} goes with --plot" in wrong.stderr
     assert dirformer("compare", "bicubic", "--figure", "fig9", *photos[:2], "-o", out).returncode == 2
     assert dirformer("compare", "bicubic", "--figure", "fig2", *photos, "-o", out).returncode == 2
 

@@ -16,9 +16,10 @@ from triton_device import DEVICE
 from dirformer.kernels import launches, triton  # isort: skip - behind `triton_device`
 
 
+@pytest.mark.slow  # the interpreter takes half a minute
 @pytest.mark.parametrize(
     "config",
-    [TINY_SR, pytest.param(replace(TINY_INPAINTING, bias=True, norm="bias_free"), marks=pytest.mark.slow)],
+    [TINY_SR, replace(TINY_INPAINTING, bias=True, norm="bias_free")],
     ids=["sr", "inpainting"],
 )
 def test_bands_equal_the_modules(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:

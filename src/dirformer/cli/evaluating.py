@@ -215,8 +215,8 @@ def compare(
     check_there("photo", lq, gt, mask)
     check_there("result", *(results or []))
 
-    if plot is None and quoted is not None:
-        raise ConfigError("--quoted goes with --plot; --figure prints the paper's rows beside photos")
+    if plot is None:
+        _require_drawn({"--quoted": quoted, "--results": results, "--metric": metric})
     if plot is None and (lq is None or not methods):
         raise ConfigError("compare needs models and --lq FILE, and --gt FILE where there is one (or --plot)")
 
@@ -240,6 +240,16 @@ def compare(
     if figure is not None:
         for line in quoted_table(paper_table(wanted.table)):
             say(line)
+
+
+def _require_drawn(options: dict[str, Any]) -> None:
+    """Raise ConfigError if an option of drawn results was given where photos are compared."""
+    for name, value in options.items():
+        if value:
+            raise ConfigError(
+                f"{name} goes with --plot, which draws results; photos are compared by --lq and --gt, and "
+                "--figure prints the paper's rows beside them"
+            )
 
 
 def reproduce(
