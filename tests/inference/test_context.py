@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dirformer.ground.errors import ConfigError
-from dirformer.inference import bands
 from dirformer.inference.context import count_cells, make_axis
 from dirformer.inference.engine import Engine
 from dirformer.networks.config import ModelConfig
@@ -137,7 +136,7 @@ def test_equals_direct_computation(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dirformer.kernels.native.PIXELS", strip)
         patch.setattr("dirformer.kernels.stock.STRIP", strip)
-        patch.setattr(bands, "STEP", strip)
+        patch.setattr("dirformer.inference.plan.STEP", strip)
         engine = Engine(
             model, kernels=make_kernels(kernels), threads=threads, window=side, window_prior=window_prior
         )
@@ -170,7 +169,7 @@ def test_bytes_do_not_depend_on_memory_or_threads(kernels: str, window_prior: bo
         assert torch.equal(Engine(model, threads=threads, **options).restore(lq, noise), expected)
         spilling = Engine(model, threads=threads, max_memory=2**40, folder=tmp_path, **options)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(bands, "PIECE", 1)
+            patch.setattr("dirformer.inference.plan.PIECE", 1)
             patch.setattr("dirformer.inference.plan._fit", lambda maps, _: dict.fromkeys(maps, 3))
             assert torch.equal(spilling.restore(lq, noise), expected)
         assert spilling.plan.spilled > 0
