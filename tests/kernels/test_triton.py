@@ -9,6 +9,7 @@ import torch
 
 from dirformer.inference import plan
 from dirformer.inference.engine import Engine
+from dirformer.kernels.stock import StockKernels
 from dirformer.networks.config import ModelConfig
 from helpers import TINY_INPAINTING, TINY_SR, tiny
 from triton_device import DEVICE
@@ -44,3 +45,18 @@ def test_bands_equal_the_modules(config: ModelConfig, monkeypatch: pytest.Monkey
         )
         again = engine.restore(lq.to(DEVICE), noise.to(DEVICE)).cpu()
     assert (again.double() - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.slow  # the interpreter takes half a minute
+@pytest.mark.parametrize("window_prior", [False, True])
+def test_windows_equal_stock_torch(window_prior: bool) -> None:
+    """With attentions of windows, and IPRs of windows: what stock kernels compute, to 1e-5."""
+    model = tiny(TINY_SR)
+    lq = torch.rand(1, 3, 5 * TINY_SR.multiple, 6 * TINY_SR.multiple)
+    noise = torch.randn(model.noise_shape[0], 1, model.noise_shape[1])
+    options = {"window": 2 * TINY_SR.multiple, "window_prior": window_prior}
+    expected = Engine(model, kernels=StockKernels(), **options).restore(lq, noise)
+    model = model.to(DEVICE)
+    kernels = triton.TritonKernels(device=DEVICE)
+    found = Engine(model, kernels=kernels, **options).restore(lq.to(DEVICE), noise.to(DEVICE)).cpu()
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
