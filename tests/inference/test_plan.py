@@ -11,7 +11,7 @@ import torch
 
 from dirformer.ground.errors import ConfigError
 from dirformer.inference.options import parse_bytes
-from dirformer.inference.plan import make_plan
+from dirformer.inference.plan import make_plan, whole_memory
 from dirformer.kernels.build import CompilerMissingError
 from dirformer.kernels.native import library
 from dirformer.networks.presets import PRESETS
@@ -155,3 +155,13 @@ def test_peak_memory_of_large_photos(height: int, width: int, gib: float, thread
     """Deblurring at released size, 720p to 4K, stays within its limit."""
     peak, _ = peak_above("deblurring", height, width, int(gib * GIB), threads)
     assert peak <= 1.1 * gib * GIB
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "gib", "measured"), [(720, 1280, 2, 856), (2160, 3840, 8, 5_512)], ids=["720p", "4K"]
+)
+def test_a_gpus_plan_covers_what_was_measured(height: int, width: int, gib: int, measured: int) -> None:
+    """In bands under a limit: MiB that an H100 took (docs/reports/gpu.md); as a whole, 1,576 at 720p."""
+    plan = make_plan(DEBLURRING, height, width, max_memory=gib * GIB, parameters=27_000_000, gpu=True)
+    assert measured * 2**20 <= plan.peak <= gib * GIB and not plan.spilled
+    assert whole_memory(DEBLURRING, 720, 1280, fused=True) >= 1_576 * 2**20

@@ -90,19 +90,20 @@ def make_plan(
     folder = folder or Path(tempfile.gettempdir())
     working = _gpu_working(config) if gpu else _working(config, height, width)
     step, piece = (GPU_STEP, GPU_PIECE) if gpu else (STEP, PIECE)
+    moments = _GPU_MOMENTS if gpu else _MOMENTS
 
     def attempt(threads: int, *, keep_packed: bool) -> Plan:
         fixed = photos + _OVERHEAD + threads * working
         fixed += 0 if cells == (1, 1) else _context(config, cells, threads)
         fixed += parameters * 4 if keep_packed else _largest_block(config)
         if max_memory is None:
-            peak = fixed + _most(maps, {})
+            peak = fixed + _most(maps, {}, moments)
             return Plan(threads, storage, keep_packed, peak=peak, cells=cells, step=step, piece=piece)
-        kept = _fit(maps, max_memory - fixed - threads * piece)
+        kept = _fit(maps, max_memory - fixed - threads * piece, moments)
         spilled = sum(maps[name][0] * maps[name][1] for name in kept) - sum(
             rows * maps[name][1] for name, rows in kept.items()
         )
-        peak = fixed + (threads * piece if kept else 0) + _most(maps, kept)
+        peak = fixed + (threads * piece if kept else 0) + _most(maps, kept, moments)
         return Plan(threads, storage, keep_packed, kept, peak, spilled, folder, cells, step, piece)
 
     plans = [
@@ -144,6 +145,8 @@ _MOMENTS = (
     ("level 1", "level 2", "level 3", "level 4"),
     ("decoder 1",),
 )
+# A GPU gives no part of a map back.
+_GPU_MOMENTS = (*_MOMENTS[:-1], ("level 1", "level 2", "decoder 1"))
 
 
 def _bytes(maps: dict[str, tuple[int, int]], kept: dict[str, int], name: str) -> int:
@@ -151,17 +154,21 @@ def _bytes(maps: dict[str, tuple[int, int]], kept: dict[str, int], name: str) ->
     return kept.get(name, rows) * row_bytes
 
 
-def _most(maps: dict[str, tuple[int, int]], kept: dict[str, int]) -> int:
-    return max(sum(_bytes(maps, kept, name) for name in moment) for moment in _MOMENTS)
+def _most(
+    maps: dict[str, tuple[int, int]], kept: dict[str, int], moments: tuple[tuple[str, ...], ...]
+) -> int:
+    return max(sum(_bytes(maps, kept, name) for name in moment) for moment in moments)
 
 
-def _fit(maps: dict[str, tuple[int, int]], budget: int) -> dict[str, int]:
+def _fit(
+    maps: dict[str, tuple[int, int]], budget: int, moments: tuple[tuple[str, ...], ...]
+) -> dict[str, int]:
     """Return the rows that stay, of maps that must partly go, so that no moment exceeds the budget.
 
     Maps that wait for the decoder go first: they are written and read once, a map at work six times a block.
     """
     kept: dict[str, int] = {}
-    for moment in _MOMENTS:
+    for moment in moments:
         for name in moment:
             excess = sum(_bytes(maps, kept, other) for other in moment) - budget
             if excess > 0:
