@@ -170,7 +170,7 @@ def test_bytes_do_not_depend_on_memory_or_threads(kernels: str, window_prior: bo
         spilling = Engine(model, threads=threads, max_memory=2**40, folder=tmp_path, **options)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("dirformer.inference.plan.PIECE", 1)
-            patch.setattr("dirformer.inference.plan._fit", lambda maps, _: dict.fromkeys(maps, 3))
+            patch.setattr("dirformer.inference.plan._fit", lambda maps, *_: dict.fromkeys(maps, 3))
             assert torch.equal(spilling.restore(lq, noise), expected)
         assert spilling.plan.spilled > 0
 

@@ -168,7 +168,7 @@ def test_bytes_do_not_depend_on_memory_or_threads(kernels: str, config: ModelCon
         with pytest.MonkeyPatch.context() as patch:
             # These photos are too small for a real limit: three rows of each map stay, one block at a time.
             patch.setattr("dirformer.inference.plan.PIECE", 1)
-            patch.setattr("dirformer.inference.plan._fit", lambda maps, _: dict.fromkeys(maps, 3))
+            patch.setattr("dirformer.inference.plan._fit", lambda maps, *_: dict.fromkeys(maps, 3))
             assert torch.equal(spilling.restore(lq, noise), expected)
         assert spilling.plan.spilled > 0
     assert not list(tmp_path.iterdir())
