@@ -179,7 +179,7 @@ def test_the_reason_against_triton_is_said(
     monkeypatch.setattr(torch.version, "hip", None)
     caplog.set_level("INFO", logger="dirformer")
     for capability, probe, said in (
-        ((7, 5), None, "older than compute capability 8.0"),
+        ((7, 5), None, "no NVIDIA GPU of compute capability 8.0"),
         ((9, 0), RuntimeError("no C compiler"), "cannot compile here: RuntimeError: no C compiler"),
     ):
         gpus.reason_against.cache_clear()

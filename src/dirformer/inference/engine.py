@@ -26,7 +26,7 @@ from dirformer.inference.recorded import Recorder
 from dirformer.kernels.autograd import install
 from dirformer.kernels.choose import choose_kernels
 from dirformer.kernels.precision import float32_products
-from dirformer.kernels.protocol import Kernels
+from dirformer.kernels.protocol import Kernels, weights_state
 from dirformer.networks.diffir import DiffIRS2
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class Engine:
         """Restore photo by photo through the modules."""
         photos = []
         # Whoever changes the weights gets another recording.
-        state = tuple((p.data_ptr(), p._version) for p in self.model.parameters())  # noqa: SLF001
+        state = weights_state(self.model)
         for photo, z in zip(torch.split(lq, 1), torch.split(noise, 1, dim=1), strict=True):
             with self._products():
                 recorded = photo.device.type == "cuda"

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from dirformer.ground.errors import ConfigError
+from dirformer.kernels.protocol import WIDE
 from dirformer.networks.config import LEVELS, ModelConfig
 
 STEP = 8192
@@ -21,8 +22,6 @@ PIECE = 2**23
 """Bytes of a map on disk that are worked on at a time, per thread."""
 GPU_STEP, GPU_PIECE = 2**18, 2**28
 """The same on a GPU: few launches, and large ones. A map that does not fit there waits on the host."""
-GPU_WIDE = 2**28
-"""Bytes of a wide map that a GPU's kernels write at a time."""
 
 
 WHOLE, FUSED = 160, 48
@@ -197,7 +196,7 @@ def _working(config: ModelConfig, height: int, width: int) -> int:  # noqa: ARG0
 
 def _gpu_working(config: ModelConfig) -> int:
     """Bytes of a turn's wide map with what is computed from it, and of a turn of convolutions."""
-    return 3 * GPU_WIDE // 2 + GPU_STEP * 4 * 12 * config.dim
+    return 3 * WIDE // 2 + GPU_STEP * 4 * 12 * config.dim
 
 
 def _context(config: ModelConfig, cells: tuple[int, int], threads: int) -> int:
@@ -228,5 +227,5 @@ def whole_memory(config: ModelConfig, height: int, width: int, *, fused: bool = 
         fused: whether Triton's kernels compute its blocks.
     """
     maps = (FUSED if fused else WHOLE) * config.dim * height * width // config.unshuffle**2
-    maps += 3 * GPU_WIDE // 2 if fused else 0
+    maps += 3 * WIDE // 2 if fused else 0
     return maps + 64 * 3 * height * width * config.scale**2

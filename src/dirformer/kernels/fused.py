@@ -22,7 +22,7 @@ from dirformer.kernels import launches
 from dirformer.kernels.build import SWITCH
 from dirformer.kernels.launches import Part, make_part
 from dirformer.kernels.precision import multiplies_in_tf32
-from dirformer.kernels.protocol import DMTA_DGFN, Conv, block_weights, kind_of
+from dirformer.kernels.protocol import DMTA_DGFN, Conv, block_weights, kind_of, weights_state
 from dirformer.kernels.triton import Packed
 from dirformer.networks.dirformer import Attention, Block, FeedForward
 
@@ -95,7 +95,7 @@ def restored(
 def _packed(block: Block, precision: torch.dtype) -> Packed:
     """Return the block's weights as the kernels read them: those of the last call, if none has changed."""
     tf32 = multiplies_in_tf32()
-    state = (precision, tf32, *((p.data_ptr(), p._version) for p in block.parameters()))  # noqa: SLF001
+    state = precision, tf32, weights_state(block)
     known = vars(block).get("_packed_for_triton")
     if known is None or known[0] != state:
         known = vars(block)["_packed_for_triton"] = state, Packed(block_weights(block), precision, tf32=tf32)

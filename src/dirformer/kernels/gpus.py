@@ -12,11 +12,9 @@ from typing import Any
 import torch
 
 from dirformer.kernels.build import SWITCH
+from dirformer.kernels.precision import CAPABILITY, has_tf32
 
 log = logging.getLogger(__name__)
-
-CAPABILITY = (8, 0)
-"""The first CUDA devices with bfloat16 and TF32 products (Ampere)."""
 
 
 def fused_on(device: torch.device) -> Any:
@@ -43,10 +41,8 @@ def reason_against(device: torch.device) -> str | None:
 
 
 def _missing(device: torch.device) -> str | None:
-    if torch.version.hip is not None:
-        return "not tried on ROCm"
-    if torch.cuda.get_device_capability(device) < CAPABILITY:
-        return "older than compute capability {}.{}".format(*CAPABILITY)
+    if not has_tf32(device):
+        return "no NVIDIA GPU of compute capability {}.{} or later".format(*CAPABILITY)
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed; pip install triton"
     try:

@@ -188,16 +188,16 @@ def widen_backward(
     outs: tl.constexpr,
     eps,
     CENTRED: tl.constexpr,
-    PASSED: tl.constexpr,
     PRODUCT: tl.constexpr,
     BM: tl.constexpr,
     BO: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """The gradient behind norm and 1×1: of the map (with `passed`, what went past the part), scale and shift.
+    """The gradient behind norm and 1×1: of the map, scale and shift.
 
-    Also writes the normalised map, for the gradient of the 1×1's weight. Floor: one read of `slopes`, `x` and
-    `passed`, one write of `out` and `normed`. `parts` is `photos tiles 2 channels`.
+    `passed`, the gradient that went past the part, is added to the map's. Also writes the normalised map, for
+    the gradient of the 1×1's weight. Floor: one read of `slopes`, `x` and `passed`, one write of `out` and
+    `normed`. `parts` is `photos tiles 2 channels`.
     """
     tile, photo = tl.program_id(0), tl.program_id(1)
     p = tile * BM + tl.arange(0, BM)
@@ -244,8 +244,7 @@ def widen_backward(
     if CENTRED:
         slope -= tl.where(mask, (tl.sum(slope, axis=1) / channels)[:, None], 0.0)
     slope *= deviation
-    if PASSED:
-        slope += tl.load(passed + place * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    slope += tl.load(passed + place * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
     tl.store(out + place * channels + c[None, :], slope.to(out.dtype.element_ty), mask=mask)
 
 

@@ -18,13 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dirformer.kernels import gradients, tiles
-from dirformer.kernels.protocol import Conv
+from dirformer.kernels.protocol import WIDE, Conv
 from dirformer.networks.dirformer import NORM_EPS, Attention
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether Triton's interpreter runs the kernels, on a CPU: the environment variable TRITON_INTERPRET."""
-WIDE = 2**28
-"""Bytes of a wide map that are written at a time; a larger map is worked on in so many rows."""
 SUMMED = 256
 """Programs that share the sums over a photo: about two for each multiprocessor."""
 
@@ -333,7 +331,7 @@ def behind(
     x: Float[Tensor, "photos y x c"],
     scale: Tensor,
     shift: Tensor,
-    passed: Tensor | None,
+    passed: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """From the gradient behind the depth-wise 3×3: of map, scale, shift, 1×1 and taps.
 
@@ -362,10 +360,9 @@ def behind(
     _launch(
         gradients.widen_backward,
         (count, photos),
-        *(of_wide, part.weight, x, scale, shift, x if passed is None else passed, dx, normed, parts),
+        *(of_wide, part.weight, x, scale, shift, passed, dx, normed, parts),
         *(pixels, channels, part.outs, NORM_EPS),
         CENTRED=part.centred,
-        PASSED=passed is not None,
         PRODUCT=part.product,
         **size,
     )

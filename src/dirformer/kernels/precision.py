@@ -13,15 +13,18 @@ from dirformer.kernels.variants import has_bfloat16
 
 log = logging.getLogger(__name__)
 
+CAPABILITY = (8, 0)
+"""The first NVIDIA GPUs with products of bfloat16 and TF32 numbers (Ampere)."""
+
 
 def has_tf32(device: torch.device) -> bool:
     """Say whether a device is known to have TF32 products, of float32 factors cut to 10 bits of mantissa.
 
-    NVIDIA's GPUs have them from compute capability 8.0 on, and products of bfloat16 numbers since then, too.
+    NVIDIA's GPUs that have them have products of bfloat16 numbers, too.
     """
     if device.type != "cuda" or torch.version.hip is not None:
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cuda.get_device_capability(device) >= CAPABILITY
 
 
 def choose_precision(name: str, device: torch.device) -> str:

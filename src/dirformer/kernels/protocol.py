@@ -12,12 +12,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from dirformer.ground.errors import ConfigError
 
 DMTA_DGFN = "dmta-dgfn"
 """The kind of block that these kernels compute; see `Block.kind`."""
+WIDE = 2**28
+"""Bytes of a wide map that a GPU's kernels write at a time; a larger map is worked on in so many rows."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ def block_weights(block: Any) -> BlockWeights:
         depthwise=conv_weights(feed.depthwise),
         project=conv_weights(feed.project),
     )
+
+
+def weights_state(module: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Return where each weight lies and how often it was written: another value where one has changed."""
+    return tuple((p.data_ptr(), p._version) for p in module.parameters())  # noqa: SLF001
 
 
 def conv_weights(conv: Any) -> Conv:
