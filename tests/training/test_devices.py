@@ -344,9 +344,11 @@ def test_nodes_are_those_that_were_started(room: Path, monkeypatch: pytest.Monke
 
 
 def test_auto_precision_is_bfloat16_where_that_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU it follows AVX-512; a named precision is taken as it is."""
+    """On a CPU it follows AVX-512; a named precision is taken as it is, or refused."""
     cpu = torch.device("cpu")
     for capability, expected in (("AVX2", "32-true"), ("AVX512", "bf16-mixed"), ("SVE256", "32-true")):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
         assert devices.precision_on(cpu, "auto") == expected
-        assert devices.precision_on(cpu, "16-mixed") == "16-mixed"
+        assert devices.precision_on(cpu, "bf16-mixed") == "bf16-mixed"
+    with pytest.raises(ConfigError, match="needs a GPU, and the device is a CPU; set precision=bf16-mixed"):
+        devices.precision_on(cpu, "16-mixed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from dirformer.experiments.train import train
+from dirformer.ground.errors import ConfigError
 from dirformer.training import devices, loop
 from dirformer.training.config import TrainConfig
 from dirformer.training.player import Player
@@ -21,6 +23,7 @@ from dirformer.weights.checkpoints import save
 from dirformer.weights.load import load
 from helpers import (
     FABRIC_WARNINGS,
+    TINY_INPAINTING,
     photo_folder,
     quiet,
     tiny,
@@ -66,6 +69,29 @@ def test_stage_two_computes_in_the_precision_of_the_recipe(photos: Path, fields:
     run.step.generator.module.cpen.embed.register_forward_hook(lambda _m, _i, output: seen.add(output.dtype))
     run.train_step(next(iter(run.batches())))
     assert seen == {torch.bfloat16}
+
+
+def test_low_precision_leaves_the_photo_as_it_is(photos: Path) -> None:
+    """A network that adds nothing gives back what it got, bit by bit: photos are not rounded."""
+    step, batch = first_step(tiny_recipe(photos, precision="bf16-mixed"))
+    with torch.no_grad():
+        for parameter in step.generator.module.dirformer.tail.parameters():
+            parameter.zero_()
+        restored = step.generator.call(batch.lq, batch.gt)
+    assert restored.dtype == torch.float32
+    assert torch.equal(restored, step.generator.module.dirformer.skip(batch.lq))
+
+
+def test_inpaintings_adversary_trains_in_low_precision(photos: Path) -> None:
+    """R1 holds a gradient of its own, which Fabric would take for a forgotten `fabric.backward`."""
+    loss = {"adversarial": 0.1, "discriminator": "patch", "discriminator_dim": 4, "feature_matching": 0.1}
+    fields = {"model": TINY_INPAINTING.to_dict(), "data": {"patch": 64}, "loss": loss}
+    step, batch = first_step(tiny_recipe(photos, precision="bf16-mixed", **fields))
+    values = step(batch)
+    assert {"adversarial", "features", "discriminator"} <= set(values)
+    assert all(math.isfinite(float(value)) for value in values.values())
+    with pytest.raises(ConfigError, match="16-mixed does not go with"):
+        PhotoLosses(tiny_recipe(photos, precision="16-mixed", **fields))
 
 
 def test_every_part_of_a_batch_meets_the_discriminator(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dirformer.ground.errors import MissingExtraError
+from dirformer.kernels.precision import float32_products
 from dirformer.metrics.metric import Metric
 from dirformer.metrics.perceptual import Inception, MissingWeightsError, inception
 from dirformer.metrics.protocols import Protocol
 from dirformer.metrics.psnr_ssim import rgb_to_y
 from dirformer.metrics.table import find_metric
 
+CPU = torch.device("cpu")
 Pairwise = Callable[[Tensor, Tensor], float]
 """(result, GT) → score; both 8-bit values as float64 in [0, 1], `3 h w`."""
 
@@ -42,6 +44,8 @@ class Scorer:
     """The metrics of a protocol, opened: what a table can be filled with here."""
 
     rules: Protocol
+    device: torch.device = CPU
+    """Where networks compute."""
     pairwise: dict[str, Pairwise] = field(default_factory=dict)
     inception: Inception | None = None
     """For FID, if it is asked for and its weights are there."""
@@ -57,12 +61,14 @@ class Scorer:
         """Score a result (as `quantise` returns it) against its GT in [0, 1]."""
         # The GT came from 8 bits through float32: back to exact values, so that equal photos are equal.
         gt = gt.to(torch.float64, copy=True).mul_(255).round_().div_(255)
-        return {name: score(result, gt) for name, score in self.pairwise.items()}
+        with float32_products(self.device):
+            return {name: score(result, gt) for name, score in self.pairwise.items()}
 
     def features(self, photo: Float[Tensor, "3 h w"]) -> Float[Tensor, "n"]:
         """Return FID's features of a photo in [0, 1], as it would be saved."""
         assert self.inception is not None
-        return self.inception(quantise(photo, self.rules)).cpu()
+        with float32_products(self.device):
+            return self.inception(quantise(photo, self.rules)).cpu()
 
 
 def open_scorer(
@@ -78,7 +84,7 @@ def open_scorer(
         ConfigError: if there is no metric of that name.
         CheckpointError: if a weight file is not the published one.
     """
-    scorer, luma = Scorer(rules), Luma()
+    scorer, luma = Scorer(rules, torch.device(device)), Luma()
     for name in dict.fromkeys((*rules.metrics, *extra)):
         metric = find_metric(name)
         try:

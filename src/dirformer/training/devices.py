@@ -41,6 +41,8 @@ def open_fabric(config: TrainConfig) -> Any:
     try:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies.ddp import DDPStrategy
+
+        from dirformer.training.mixed import mixed_precision
     except ModuleNotFoundError:
         raise MissingExtraError("lightning-fabric", "train") from None
     device = choose_device(config.device)
@@ -62,12 +64,14 @@ def open_fabric(config: TrainConfig) -> Any:
         options: dict[str, Any] = {"find_unused_parameters": unused, "timeout": PATIENCE, buffers: False}
         strategy = DDPStrategy(**options)
     precision: Any = precision_on(device, config.precision)
+    mixed: list[Any] = [mixed_precision(precision, device.type)] if precision.endswith("-mixed") else []
     fabric = Fabric(
         accelerator=device.type,
         devices=[device.index] if device.index is not None and world == 1 else count,
         num_nodes=nodes,
         strategy=strategy,
-        precision=precision,
+        precision=None if mixed else precision,
+        plugins=mixed,
     )
     fabric.launch()
     if world > 1:
@@ -87,7 +91,12 @@ def precision_on(device: torch.device, precision: str) -> str:
     """Return what a recipe's precision is on a device.
 
     A CPU without AVX-512 computes bfloat16 by emulation: a step takes 2.5 times as long as in float32.
+
+    Raises:
+        ConfigError: for float16 on a CPU, which has no such training.
     """
+    if precision == "16-mixed" and device.type == "cpu":
+        raise ConfigError("precision=16-mixed needs a GPU, and the device is a CPU; set precision=bf16-mixed")
     if precision != "auto":
         return precision
     if device.type == "cpu":

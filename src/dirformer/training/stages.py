@@ -93,6 +93,11 @@ class PhotoLosses:
             )
         if loss.discriminator == "patch" and loss.adversarial and not inpainting:
             raise ConfigError("loss.discriminator=patch is for inpainting; expected unet")
+        if loss.discriminator == "patch" and loss.adversarial and config.precision == "16-mixed":
+            raise ConfigError(
+                "precision=16-mixed does not go with loss.discriminator=patch, whose loss holds a gradient; "
+                "set precision=bf16-mixed or precision=32-true"
+            )
         if loss.adversarial_kind == "relativistic" and (inpainting or loss.discriminator == "patch"):
             raise ConfigError("loss.adversarial_kind=relativistic is for super-resolution; expected vanilla")
         self.features: dict[str, nn.Module] = {}
