@@ -40,6 +40,26 @@ def test_options_count(tmp_path: Path, options: tuple[str, ...], after: list[int
     assert json.loads((tmp_path / "p.json").read_text())["photos"][0]["after"] == after
 
 
+def test_pages_and_edges_count(tmp_path: Path) -> None:
+    """Every page is planned with `--pages`; painted edges make it larger; too many pixels are refused."""
+    first, second = picture(40, 30), picture(20, 10)
+    first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
+    arguments = ("plan", tmp_path / "two.tif", "--json", tmp_path / "p.json")
+    assert dirformer(*arguments, "--pages", "--task", "denoise").returncode == 0
+    rows = json.loads((tmp_path / "p.json").read_text())["photos"]
+    assert [row["before"] for row in rows] == [[40, 30], [20, 10]]
+    assert dirformer(*arguments, "--extend", "0,8,0,8").returncode == 0
+    assert json.loads((tmp_path / "p.json").read_text())["photos"][0]["before"] == [40, 46]
+    assert "more than 100; raise --max-pixels" in dirformer(*arguments, "--max-pixels", "100").stderr
+
+
+def test_a_small_photo_needs_no_room_for_the_square(tmp_path: Path) -> None:
+    """What is restored to measure may be larger than the limit allows; the photo is planned all the same."""
+    picture(40, 30).save(tmp_path / "small.png")
+    told = dirformer("plan", tmp_path / "small.png", "--task", "denoise", "--max-memory", "64MiB")
+    assert told.returncode == 0, told.stderr
+
+
 def test_limit_is_kept_or_refused(tmp_path: Path) -> None:
     """A memory limit shows in the plan: maps wait on disk; one that cannot be kept is that photo's error."""
     picture(1200, 1100).save(tmp_path / "large.png")

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dirformer.cli.pipes import piped
+from dirformer.ground.errors import ConfigError
 from dirformer.inference.done import LOG
 from dirformer.weights.checkpoints import save
 from helpers import SRC, picture, python, tiny
@@ -73,6 +75,36 @@ def test_a_pipe_in_and_a_pipe_out(place: Path) -> None:
     out, errors = process.communicate(b"no photo", timeout=120)
     assert (process.returncode, out) == (2, b"")
     assert b"dirformer: stdin is not a photo" in errors
+
+
+def test_a_photo_with_previews_stays_a_jpeg_in_a_pipe(place: Path) -> None:
+    """An MPO is a JPEG; with `-o -` it comes back as one, as by name."""
+    picture(20, 12).save(place / "in.mpo", save_all=True, append_images=[picture(20, 12)])
+    process = start("-", "-o", "-", "--model", place / "sr.safetensors", stdin=subprocess.PIPE)
+    out, errors = process.communicate((place / "in.mpo").read_bytes(), timeout=120)
+    assert process.returncode == 0, errors
+    with Image.open(io.BytesIO(out)) as image:
+        assert image.format == "JPEG"
+
+
+@pytest.mark.parametrize(("stream", "photo", "out"), [("stdin", "-", "o.png"), ("stdout", "i.png", "-")])
+def test_a_closed_stream_is_said(monkeypatch: pytest.MonkeyPatch, stream: str, photo: str, out: str) -> None:
+    """`-` with a closed standard stream is one line, before anything is read."""
+    monkeypatch.setattr(sys, stream, None)
+    pipe = piped([Path(photo)], Path(out), "same")
+    with pytest.raises(ConfigError, match="which is closed; give the name of a file"), pipe:
+        pass
+
+
+def test_several_draws_to_a_pipe(place: Path) -> None:
+    """Only the mean goes there, and no file is named that nobody can open; a folder called - is no matter."""
+    picture(20, 12).save(place / "in.png")
+    (place / "-").mkdir()
+    model = ("--model", place / "sr.safetensors", "--samples", 2)
+    process = start("-", "-o", "-", *model, stdin=subprocess.PIPE, cwd=place)
+    out, errors = process.communicate((place / "in.png").read_bytes(), timeout=120)
+    assert process.returncode == 0 and out.startswith(b"\x89PNG"), errors
+    assert b"2 draws" in errors and b"spread.png" not in errors
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

@@ -144,6 +144,15 @@ def test_a_stated_white_is_used(tmp_path: Path, dtype: type) -> None:
     assert read_photo(tmp_path / "in.tif").pixels[0].tolist() == [[0, 0.5, 1]]
 
 
+def test_16_bit_photos_keep_their_levels_whatever_the_tags_say(tmp_path: Path) -> None:
+    """What has a range of its own is not scaled by the largest value that somebody met."""
+    values = np.array([[0, 500, 1000, 65535]], np.uint16)
+    tags = [(340, "H", 1, 0, True), (341, "H", 1, 1000, True)]
+    tifffile.imwrite(tmp_path / "in.tif", values, photometric="minisblack", extratags=tags)
+    levels = (read_photo(tmp_path / "in.tif").pixels[0] * 65535).round()
+    assert levels.tolist() == values.tolist()
+
+
 def test_white_is_zero_where_a_tiff_says_so(tmp_path: Path) -> None:
     """Deep TIFF of photometric 0 is turned over."""
     tifffile.imwrite(tmp_path / "in.tif", np.array([[0, 65535]], np.uint16), photometric="miniswhite")

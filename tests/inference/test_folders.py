@@ -39,6 +39,22 @@ def call(place: Path, *options: object, out: str = "out") -> str:
     return outcome.stdout.splitlines()[-1] + f" [{outcome.returncode}]"
 
 
+def test_maps_of_several_draws_belong_to_their_results(place: Path) -> None:
+    """Both are there, both are skipped; a map that is missing is made again, one that was changed stays."""
+    three = "3 restored, 0 skipped, 0 failed [0]"
+    assert call(place, "--samples", 2) == three
+    assert call(place, "--samples", 2) == "0 restored, 3 skipped, 0 failed [0]"
+    spread = place / "out" / "a_spread.png"
+    known = spread.read_bytes()
+    spread.unlink()
+    assert call(place, "--samples", 2) == "1 restored, 2 skipped, 0 failed [0]"
+    assert spread.read_bytes() == known
+    spread.write_text("mine")
+    assert call(place, "--samples", 2) == "0 restored, 2 skipped, 1 failed [2]"
+    assert spread.read_text() == "mine"
+    assert call(place, "--samples", 2, "--overwrite") == "1 restored, 2 skipped, 0 failed [0]"
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != LOG]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -116,6 +116,45 @@ def test_photos_are_not_replaced_by_their_results(tree: Path) -> None:
     assert len(plan_jobs([tree], tree, replace=Replace(in_place=True)).jobs) == 2
 
 
+def test_in_place_replaces_nothing_but_the_photo(tree: Path, tmp_path: Path) -> None:
+    """A foreign file elsewhere, and another photo of the run, stay."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_text("foreign")
+    rules = Replace(in_place=True)
+    (error,) = plan_jobs([tree], out, replace=rules).errors
+    assert "out/a.png exists already; add --overwrite" in str(error)
+    picture(8, 8, seed=1).save(tree / "a.jpg")
+    planned = plan_jobs(
+        [tree / "a.jpg", tree / "a.png"], tree, replace=rules, options=FileOptions(format="png")
+    )
+    assert [job.photo.name for job in planned.jobs] == ["a.png"]
+    assert "is one of the photos" in str(planned.errors[0])
+
+
+def test_the_map_of_several_draws_has_a_place_of_its_own(tree: Path, tmp_path: Path) -> None:
+    """It meets no other result, no photo and no foreign file."""
+    (job, _) = plan_jobs([tree], tmp_path / "out", spread=True).jobs
+    assert job.spread == tmp_path / "out" / "a_spread.png"
+    assert plan_jobs([tree], tmp_path / "out").jobs[0].spread is None
+    picture(8, 8).save(tree / "a_spread.png")
+    (error,) = plan_jobs([tree], tmp_path / "out", spread=True).errors
+    assert "would both be written to" in str(error)
+    one = plan_jobs([tree / "a_spread.png"], tree / "a.png", replace=Replace(overwrite=True), spread=True)
+    assert "is one of the photos" in str(one.errors[0])
+    (tmp_path / "b_spread.png").write_text("foreign")
+    one = plan_jobs([tree / "a.png"], tmp_path / "b.png", spread=True)
+    assert "b_spread.png exists already; add --overwrite" in str(one.errors[0])
+
+
+def test_a_pipe_is_the_commands_alone(tree: Path) -> None:
+    """From Python `-` would become a folder; and a pipe holds no mask."""
+    with pytest.raises(ConfigError, match="on the command line only"):
+        plan_jobs([tree / "a.png"], Path("-"))
+    with pytest.raises(ConfigError, match="the mask is -"):
+        plan_jobs([tree / "a.png"], Path("out.png"), mask=Path("-"))
+
+
 def test_two_photos_for_one_place(tree: Path, tmp_path: Path) -> None:
     """Folders with the same names: the second is named; what exists needs --overwrite."""
     picture(8, 8).save(tmp_path / "a.png")
@@ -134,3 +173,10 @@ def test_sizes_exclude_each_other() -> None:
     for wrong in ({"scale": 2.0, "box": (10, None)}, {"extend": (1, 0, 0, 0), "scale": 2.0}, {"scale": 0.0}):
         with pytest.raises(ConfigError):
             FileOptions(**wrong)
+
+
+def test_a_line_of_a_list_ends_with_a_newline_alone(tmp_path: Path) -> None:
+    """Other characters that end lines elsewhere are parts of names."""
+    names = ["a\u2028b.png", "c\x85d.png", "e\x0cf.png", "g\x1ch.png"]
+    (tmp_path / "list.txt").write_bytes("\r\n".join(names).encode())
+    assert [path.name for path in read_list(tmp_path / "list.txt")] == names

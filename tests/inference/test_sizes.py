@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import dirformer
 from dirformer.degradations.resize import resize_bicubic
 from dirformer.ground.errors import ConfigError, PhotoError
 from dirformer.inference.consistent import inconsistency, make_consistent, resized, shrink
-from dirformer.inference.files import FileRun, read_prior, restore_file, spread_path
-from dirformer.inference.jobs import FileOptions, Job
+from dirformer.inference.files import FileRun, prior_for, read_prior, restore_file
+from dirformer.inference.jobs import FileOptions, Job, spread_path
 from dirformer.inference.options import CONTEXTS
 from dirformer.inference.restorer import Restorer
 from dirformer.inference.sizes import factor_for, parse_box, target_size
@@ -230,7 +231,46 @@ def test_a_prior_can_be_kept_and_used(tmp_path: Path, weights: Path) -> None:
         outcome = command("restore", tmp_path / "in.png", "-o", tmp_path / f"{name}.png", *model, *options)
         assert outcome.returncode == 0, outcome.stderr
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert torch.equal(read_prior(kept), restorer.prior(tmp_path / "in.png", seed=3))
+    assert torch.equal(read_prior(kept).prior, restorer.prior(tmp_path / "in.png", seed=3))
+
+
+def test_a_prior_of_another_network_is_refused(tmp_path: Path, weights: Path) -> None:
+    """It would be read as something else; files without a digest are known by their model's name."""
+    picture(20, 12).save(tmp_path / "in.png")
+    save(tmp_path / "other.safetensors", tiny(seed=9))
+    kept, arguments = tmp_path / "p.safetensors", ("restore", tmp_path / "in.png", "-o")
+    command(*arguments, tmp_path / "a.png", "--model", weights, "--save-prior", kept)
+    with_other = (*arguments, tmp_path / "b.png", "--model", tmp_path / "other.safetensors", "--prior", kept)
+    outcome = command(*with_other)
+    assert outcome.returncode == 2 and f"was found by {weights}" in outcome.stderr
+    assert not (tmp_path / "b.png").exists()
+    restorer = Restorer(weights, device="cpu")
+    prior = read_prior(kept).prior
+    save_file({"prior": prior}, kept, metadata={"model": str(weights)})
+    assert torch.equal(prior_for(restorer, kept), prior)
+    save_file({"prior": prior}, kept, metadata={"model": "realsr-x4-compact"})
+    with pytest.raises(ConfigError, match="was found by realsr-x4-compact"):
+        prior_for(restorer, kept)
+
+
+@pytest.mark.parametrize("victim", ["in.png", "foreign.png", "out.png"])
+def test_a_kept_prior_replaces_nothing_unasked(tmp_path: Path, weights: Path, victim: str) -> None:
+    """Not the photo, not its result, and another file by --overwrite alone; a failed run writes none."""
+    picture(20, 12).save(tmp_path / "in.png")
+    picture(8, 8).save(tmp_path / "foreign.png")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    arguments = ("restore", tmp_path / "in.png", "-o", tmp_path / "out.png", "--model", weights)
+    outcome = command(*arguments, "--save-prior", tmp_path / victim)
+    assert outcome.returncode == 2 and len(outcome.stderr.splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    outcome = command(*arguments, "--save-prior", tmp_path / victim, "--overwrite")
+    assert outcome.returncode == (0 if victim == "foreign.png" else 2), outcome.stderr
+    if victim == "foreign.png":
+        read_prior(tmp_path / victim)
+    (tmp_path / "broken.png").write_text("no photo")
+    kept = tmp_path / "p.safetensors"
+    command(*("restore", tmp_path / "broken.png", "-o", tmp_path / "x.png"), "--save-prior", kept)
+    assert not kept.exists()
 
 
 def test_priors_that_do_not_fit(tmp_path: Path, weights: Path) -> None:

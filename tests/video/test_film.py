@@ -278,6 +278,9 @@ def test_the_command(tmp_path: Path, weights: Path) -> None:
         ((film, tmp_path / "photo.png", "-o", tmp_path / "o"), "films and photos are given together"),
         ((film, film, "-o", tmp_path / "new.mp4"), "several films cannot go into the one file"),
         ((film, "-o", tmp_path / "new.mp4", "--pages"), "--pages is for photos"),
+        ((film, "-o", "-"), "- is for photos, and a film cannot be written to a pipe"),
+        ((film, "-o", tmp_path / "new.png"), "new.png has the name of a picture"),
+        ((film, "-o", tmp_path / "new.gif"), "new.gif has the name of a picture"),
         ((film, "-o", tmp_path / "new.mp4", "--engine", "ray"), "--engine is for photos"),
         (
             (tmp_path / "photo.png", "-o", tmp_path / "o", "--steady"),
@@ -307,6 +310,27 @@ def test_films_that_cannot_be(tmp_path: Path, weights: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot be written as webm: .*libx264.* with \.mkv"):
         restore_film(restorer, film, tmp_path / "out.webm")
     assert not (tmp_path / "out.webm").exists()
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.mp4"])
+def test_a_film_that_was_cut_off_is_said(tmp_path: Path, weights: Path, name: str) -> None:
+    """What is there is restored, and a line says how much the film states; a whole film has no such line."""
+    restorer, film = Restorer(weights / "same.safetensors"), tmp_path / name
+    with av.open(str(film), "w", options={"movflags": "faststart"} if film.suffix == ".mp4" else {}) as out:
+        video: Any = out.add_stream("ffv1" if film.suffix == ".mkv" else "libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        video.codec_context.options = {"g": "1"}
+        for number in range(12):
+            frame = av.VideoFrame.from_image(picture(48, 32, seed=number))
+            out.mux(video.encode(frame.reformat(format="yuv420p")))
+        out.mux(video.encode())
+    report = restore_film(restorer, film, tmp_path / f"whole{film.suffix}")
+    assert (report.frames, report.notes) == (12, ())
+    data = film.read_bytes()
+    film.write_bytes(data[: 2 * len(data) // 3])
+    report = restore_film(restorer, film, tmp_path / f"torn{film.suffix}")
+    assert 0 < report.frames < 10
+    assert "the film states 0.48 s and ends after" in report.notes[-1], report.notes
 
 
 def test_a_film_at_an_address_goes_on(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from dirformer.app.wishes import Limits, Wishes
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
 from dirformer.ground.formats import photo_size
 from dirformer.inference.choice import by_model
-from dirformer.inference.files import FileRun, restore_file, restore_files, spread_path
+from dirformer.inference.files import FileRun, restore_file, restore_files
 from dirformer.inference.jobs import FileOptions, Job, plan_jobs
 from dirformer.inference.layers import Progress
 from dirformer.inference.restorer import open_restorer
@@ -80,7 +80,7 @@ def restore_upload(
     started = time.perf_counter()
     try:
         files, options = wishes.file_options(limits), wishes.restore_options(limits)
-        planned = plan_jobs([photo], place, mask=mask, options=files)
+        planned = plan_jobs([photo], place, mask=mask, options=files, spread=options.samples > 1)
         if planned.errors:
             raise planned.errors[0]
         job, task = planned.jobs[0], wishes.task_word
@@ -92,10 +92,9 @@ def restore_upload(
     except DirformerError as error:
         error.args = (without_folders(str(error), photo, place, mask),)
         raise
-    spread = spread_path(job.output)
     # Beside the visitor's own photo a result of the same name would be taken for it.
     output = job.output.rename(job.output.with_stem(f"{job.output.stem}_restored"))
-    return Result(output, name, time.perf_counter() - started, notes, spread if spread.exists() else None)
+    return Result(output, name, time.perf_counter() - started, notes, job.spread)
 
 
 def restore_batch(

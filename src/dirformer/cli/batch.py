@@ -19,8 +19,8 @@ import typer
 
 from dirformer.cli.pipes import Pipe, piped
 from dirformer.cli.terminal import complain, progress_bar, say, say_aside
-from dirformer.ground.errors import ConfigError, DirformerError
-from dirformer.ground.paths import is_file, remove_leftovers
+from dirformer.ground.errors import ConfigError, DirformerError, OutputError
+from dirformer.ground.paths import is_file, remove_leftovers, require_place
 from dirformer.inference.choice import Keys, by_model, influences, split_finished
 from dirformer.inference.done import DoneLog, passed_over
 from dirformer.inference.jobs import FileOptions, Job, Planned, Replace, parse_extend, plan_jobs
@@ -238,7 +238,13 @@ class _Run:
     def go(self) -> None:
         """Plan and restore; say at the end what has become of it, also when interrupted."""
         planned = plan_jobs(
-            self.pipe.inputs, self.request.out, mask=self.request.mask, replace=self.rules, options=self.files
+            self.pipe.inputs,
+            self.request.out,
+            mask=self.request.mask,
+            replace=self.rules,
+            options=self.files,
+            # A pipe has no place for a second file.
+            spread=self.options.samples > 1 and not self.pipe.aside,
         )
         self.tally.errors = planned.errors
         self.folders = {job.output.parent for job in planned.jobs}
@@ -246,8 +252,7 @@ class _Run:
             remove_leftovers(folder)
         for note in planned.notes:
             self.say(note)
-        if self.request.save_prior is not None and len(planned.jobs) > 1:
-            raise ConfigError(f"--save-prior is for one photo, but {len(planned.jobs)} are given")
+        self._check_save_prior(planned)
         try:
             self._restore(self._todo(planned))
         except KeyboardInterrupt:
@@ -258,6 +263,18 @@ class _Run:
         self._close(planned)
         if self.tally.errors:
             raise typer.Exit(2)
+
+    def _check_save_prior(self, planned: Planned) -> None:
+        place, jobs = self.request.save_prior, planned.jobs
+        if place is None:
+            return
+        if len(jobs) > 1:
+            raise ConfigError(f"--save-prior is for one photo, but {len(jobs)} are given")
+        require_place(place)
+        if place.resolve() in {path.resolve() for job in jobs for path in job.named}:
+            raise ConfigError(f"--save-prior {place} is also a photo, mask or result; give another name")
+        if place.exists() and not self.request.overwrite:
+            raise OutputError(f"{place} exists already; add --overwrite to replace it")
 
     def _close(self, planned: Planned) -> None:
         for error in self.tally.errors:
@@ -297,7 +314,7 @@ class _Run:
         groups = [group for group in groups if group[1]]
         if not groups:
             return
-        from dirformer.inference.files import FileRun, read_prior, restore_files
+        from dirformer.inference.files import FileRun, prior_for, restore_files
         from dirformer.inference.restorer import open_restorer
 
         request = self.request
@@ -305,14 +322,14 @@ class _Run:
             seed=request.seed,
             files=self.files,
             prove=request.prove_it,
-            prior=None if request.prior is None else read_prior(request.prior),
             save_prior=request.save_prior,
             log=self.log,
         )
         for name, jobs, keys in groups:
             restorer = open_restorer(name, self.options, task=request.task, scale=self.files.scale)
             self.say(f"{name}: {restorer.description}")
-            own = replace(run, keys=keys)
+            prior = None if request.prior is None else prior_for(restorer, request.prior)
+            own = replace(run, keys=keys, prior=prior)
             if request.sequence:
                 self._restore_frames(restorer, jobs, own)
                 continue

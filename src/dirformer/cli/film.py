@@ -13,10 +13,12 @@ import typer
 from dirformer.cli.batch import Request, closing_line, flicker_line, terminable
 from dirformer.cli.terminal import complain, progress_bar, say
 from dirformer.ground.errors import ConfigError, DirformerError, MissingExtraError, OutputError, PhotoError
+from dirformer.ground.formats import kind_of_name
 from dirformer.ground.mirror import Mirror
 from dirformer.ground.places import Place, is_url
 from dirformer.inference.choice import influences
 from dirformer.inference.done import digest_file, digest_of, digest_options
+from dirformer.inference.jobs import PIPE
 from dirformer.inference.sizes import target_size
 from dirformer.video.names import WRITTEN, container_of, is_film
 from dirformer.weights.catalog import default_model, find_weights, sharp_of
@@ -77,6 +79,10 @@ def run_films(request: Request, names: list[str], out: str) -> None:
 def _output(name: str, out: str, *, several: bool) -> str:
     """Return where a film's result goes: the file that is named, or the film's name in a folder."""
     place = Place.of(out)
+    if out == str(PIPE):
+        raise ConfigError("- is for photos, and a film cannot be written to a pipe; give a file: -o out.mp4")
+    if kind_of_name(Path(place.name)) != "other" and not place.is_folder():
+        raise ConfigError(f"{place} has the name of a picture; expected a film or a folder: -o out.mp4")
     if Path(place.name).suffix.lower() in WRITTEN and not several:
         return out
     if is_film(Path(place.name)) and not place.is_folder():

@@ -9,7 +9,6 @@ from pathlib import Path
 import typer
 
 from dirformer.cli.batch import Request, closing_line, terminable
-from dirformer.cli.pipes import PIPE
 from dirformer.cli.terminal import complain, open_bar, say
 from dirformer.fleet.cluster import Cluster
 from dirformer.fleet.order import Order, Record, Report
@@ -19,7 +18,7 @@ from dirformer.fleet.sets import SetOrder
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.formats import SUFFIXES
 from dirformer.ground.places import Place, address_in, is_url
-from dirformer.inference.jobs import is_one_file
+from dirformer.inference.jobs import PIPE, is_one_file
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
 from dirformer.ground.formats import FORMAT_SUFFIXES, decoding, read_header, require_file
-
-PIPE = Path("-")
+from dirformer.inference.jobs import PIPE
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Pipe:
     def send(self) -> None:
         """Write the result to standard output, if that was asked for."""
         if self.aside and self.out.is_file():
-            sys.stdout.buffer.write(self.out.read_bytes())
-            sys.stdout.buffer.flush()
+            stream = _open(sys.stdout, "output")
+            stream.write(self.out.read_bytes())
+            stream.flush()
 
 
 @contextlib.contextmanager
@@ -48,23 +49,35 @@ def piped(inputs: list[Path], out: Path, file_format: str) -> Iterator[Pipe]:
     if PIPE not in inputs and out != PIPE:
         yield Pipe(inputs, out, aside=False)
         return
-    one = len(inputs) == 1 and not inputs[0].is_dir() and not inputs[0].name.startswith("@")
+    one = len(inputs) == 1 and (
+        inputs[0] == PIPE or not (inputs[0].is_dir() or inputs[0].name.startswith("@"))
+    )
     if not one:
         raise ConfigError("- stands for one photo, but several are given; expected one photo in, one out")
     if inputs == [PIPE] and out != PIPE and out.is_dir():
         raise ConfigError(f"a photo from a pipe has no name for the folder {out}; give a file: -o out.png")
+    if out == PIPE:
+        _open(sys.stdout, "output")
     with tempfile.TemporaryDirectory(prefix="dirformer-") as folder:
         photo = inputs[0]
         try:
             if photo == PIPE:
                 photo = Path(folder) / "stdin"
-                photo.write_bytes(sys.stdin.buffer.read())
+                photo.write_bytes(_open(sys.stdin, "input").read())
             result = out
             if out == PIPE:
                 result = Path(folder) / f"stdout{_suffix(photo, file_format)}"
             yield Pipe([photo], result, aside=out == PIPE, folder=folder)
         except DirformerError as error:
             raise type(error)(str(error).replace(f"{folder}/", "")) from None
+
+
+def _open(stream: Any, name: str) -> BinaryIO:
+    """Return the bytes of a standard stream. Raises ConfigError if the caller has closed it."""
+    buffer: BinaryIO | None = getattr(stream, "buffer", None)
+    if buffer is None:
+        raise ConfigError(f"- stands for standard {name}, which is closed; give the name of a file")
+    return buffer
 
 
 def _suffix(photo: Path, file_format: str) -> str:
@@ -77,4 +90,5 @@ def _suffix(photo: Path, file_format: str) -> str:
             kind = read_header(source, str(photo)).kind
     except PhotoError:
         return ".png"
-    return FORMAT_SUFFIXES.get(kind.lower().removesuffix("16"), ".png")
+    kind = {"mpo": "jpeg"}.get(kind.lower(), kind.lower().removesuffix("16"))
+    return FORMAT_SUFFIXES.get(kind, ".png")

@@ -13,8 +13,9 @@ from dirformer.cli.planning import are_photos, plan_photos
 from dirformer.cli.staged import source, text, weights
 from dirformer.cli.terminal import say, write_json
 from dirformer.ground.errors import ConfigError
+from dirformer.ground.formats import MAX_PIXELS
 from dirformer.ground.places import is_url, shown
-from dirformer.inference.jobs import FileOptions
+from dirformer.inference.jobs import FileOptions, parse_extend
 from dirformer.inference.options import RestoreOptions
 from dirformer.inference.sizes import parse_box
 
@@ -76,6 +77,13 @@ def plan(
     ] = None,
     scale: of.Scale = None,
     size: of.Size = None,
+    fill: of.Fill = None,
+    consistent: of.Consistent = False,
+    context: of.Context = "auto",
+    window: of.Window = None,
+    pages: of.Pages = False,
+    extend: of.Extend = None,
+    max_pixels: of.MaxPixels = MAX_PIXELS,
     device: Device = "auto",
     precision: Precision = "float32",
     max_memory: of.Memory = None,
@@ -100,8 +108,18 @@ def plan(
             storage=storage,
             samples=samples,
             self_ensemble=self_ensemble,
+            fill=fill,
+            consistent=consistent,
+            context=context,
+            window=window,
         ),
-        FileOptions(scale=scale, box=parse_box(size)),
+        FileOptions(
+            scale=scale,
+            box=parse_box(size),
+            pages=pages,
+            extend=parse_extend(extend),
+            max_pixels=max_pixels,
+        ),
         choice=(task, model, sharp, mask),
         as_json=as_json,
     )

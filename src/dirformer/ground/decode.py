@@ -79,6 +79,21 @@ def decode_file(
         return decode(source, str(path), page, max_pixels=max_pixels, max_bytes=max_bytes)
 
 
+def checked_size(
+    path: Path, page: int = 0, *, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None
+) -> tuple[int, int]:
+    """Return width and height of a photo that `decode_file` would take, from its header alone.
+
+    Raises:
+        PhotoError: if it has no header of a photo, or is larger than allowed.
+    """
+    require_file(path)
+    with decoding(str(path)), pixel_limit(max_pixels), path.open("rb") as source:
+        header = read_header(source, str(path), page)
+        _require_room(header, str(path), max_pixels, max_bytes)
+    return header.width, header.height
+
+
 def decode(
     source: Source,
     name: str,
@@ -306,13 +321,14 @@ def _stated(values: np.ndarray, page: Any) -> np.ndarray:
     kind, bits = values.dtype.kind, 8 * values.dtype.itemsize
     if kind == "f" and not np.isfinite(values).all():
         raise UnfitError("holds NaN or infinite values; expected numbers in 0…1")
-    low, high = _range(page)
-    if kind == "u" and bits <= 16 and high is None:
+    if kind == "u" and bits <= 16:
+        # Not by the tags: some writers put the largest value that they met there.
         depth = int(page.bitspersample) if page is not None else bits
         if depth == 16:
             return values.astype(np.uint16)
         top = 2**depth - 1
         return ((values.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+    low, high = _range(page)
     least, most = float(values.min()), float(values.max())
     if high is None and kind == "f" and least >= -OVERSHOOT and most <= 1 + OVERSHOOT:
         return values.astype(np.float32).clip(0, 1)

@@ -362,15 +362,15 @@ def _upright(header: Header) -> Header:
     return Header(header.kind, header.height, header.width, header.orientation, header.sample_bytes)
 
 
-def photo_size(path: Path) -> tuple[int, int]:
-    """Return width and height of the upright photo, from its header.
+def photo_size(path: Path, page: int = 0) -> tuple[int, int]:
+    """Return width and height of the upright photo, from its header; `page` is that of a TIFF.
 
     Raises:
         PhotoError: if the file is missing, is no file, or has no header of a photo.
     """
     require_file(path)
     with decoding(str(path), "cannot be read as a photo"), pixel_limit(2**40), path.open("rb") as source:
-        header = read_header(source, str(path))
+        header = read_header(source, str(path), page)
     return header.width, header.height
 
 

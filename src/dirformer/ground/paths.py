@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dirformer.ground.errors import OutputError
+
+LONGEST = 180
+"""Bytes of a file's name that its temporary name begins with."""
 
 
 @contextmanager
@@ -27,9 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         # Some writers make private files; results are as readable as any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
+        part.chmod(0o666 & ~_umask())
         part.replace(path)
     except OSError as error:
         raise OutputError(
@@ -43,8 +46,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def _part_of(path: Path) -> Path:
     """Return the temporary name, never longer than a file name may be."""
-    short = path.name.encode(errors="surrogateescape")[:180].decode(errors="ignore")
+    name = path.name.encode(errors="surrogateescape")
+    short = path.name
+    if len(name) > LONGEST:
+        # Two long names may begin alike.
+        short = name[:LONGEST].decode(errors="ignore") + hashlib.blake2b(name, digest_size=4).hexdigest()
     return path.with_name(f".{short}.{os.getpid()}.part")
+
+
+_UMASK = threading.Lock()
+
+
+def _umask() -> int:
+    """Return the process's mask of rights, which can only be read by setting it."""
+    with _UMASK:  # or another thread takes the mask of this moment for the process's own
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return mask
 
 
 _PART = re.compile(r"\..+\.([0-9]+)\.part")

@@ -126,19 +126,16 @@ def is_finished(
         OutputError: if something else lies there that may not be replaced.
         PhotoError: if the photo cannot be read.
     """
-    if not job.output.exists():
-        return False
-    made_from = log.key_of(job.output)
-    if made_from is None:
-        if replace.overwrite or replace.in_place:
-            return False
-        raise OutputError(
-            f"{job.output} exists already and is not as dirformer wrote it; add --overwrite to replace it"
-        )
-    if not skip:
+    found = [(path, log.key_of(path)) for path in job.written if path.exists()]
+    for path, made_from in found:
+        if made_from is None and not replace.allows(job, path):
+            raise OutputError(
+                f"{path} exists already and is not as dirformer wrote it; add --overwrite to replace it"
+            )
+    if not skip or len(found) < len(job.written) or any(made_from is None for _, made_from in found):
         return False
     # A photo that was replaced by its result is that result.
-    return made_from == key_of(job) or (replace.in_place and job.output.samefile(job.photo))
+    return found[0][1] == key_of(job) or (replace.in_place and job.is_in_place)
 
 
 def split_finished(

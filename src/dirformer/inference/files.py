@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
@@ -21,13 +21,14 @@ from dirformer.ground.paths import atomic_path, remove_leftovers
 from dirformer.ground.photo import Photo, write_photo
 from dirformer.inference.choice import Keys, by_model, influences, split_finished
 from dirformer.inference.consistent import inconsistency
-from dirformer.inference.done import DoneLog, Key
+from dirformer.inference.done import DoneLog, Key, digest_file
 from dirformer.inference.jobs import FileOptions, Job, Replace, plan_jobs
 from dirformer.inference.layers import Progress
 from dirformer.inference.pipeline import Pipeline
 from dirformer.inference.prepared import Prepared, prepare
 from dirformer.inference.proof import Proof, restore_and_prove
 from dirformer.inference.restorer import Restorer, open_restorer
+from dirformer.weights.catalog import find_weights
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,17 @@ class FileRun:
 
 
 @dataclass(frozen=True)
+class KeptPrior:
+    """An IPR as a file holds it: it says nothing to another network."""
+
+    prior: Float[Tensor, "p"]
+    model: str
+    """Name of the network that found it."""
+    weights: str
+    """Digest of that network's file."""
+
+
+@dataclass(frozen=True)
 class Ready:
     """A job that was read: the first stage's result."""
 
@@ -86,6 +98,8 @@ class Worked:
     key: Key | None
     proof: Proof | None
     notes: tuple[str, ...]
+    prior: KeptPrior | None
+    """To be written, too."""
 
 
 def restore(
@@ -253,11 +267,11 @@ def read_job(restorer: Restorer, run: FileRun, job: Job) -> Ready:
 
 def work_on(restorer: Restorer, job: Job, run: FileRun, read: Ready, progress: Progress | None) -> Worked:
     """Restore what was read: the second of three stages. Raises PhotoError or ConfigError."""
-    ready, proof, spread, prior = read.prepared, None, None, run.prior
+    ready, proof, spread, prior, kept = read.prepared, None, None, run.prior, None
     notes = list(ready.notes)
     if run.save_prior is not None:
         prior = restorer.prior(ready.seen, ready.hole, run.seed)
-        write_prior(run.save_prior, prior, restorer.name)
+        kept = KeptPrior(prior, restorer.name, digest_file(find_weights(restorer.name)))
     if run.prove:
         pixels, proof = restore_and_prove(
             restorer, job.photo, ready.seen, ready.hole, run.seed, progress, prior
@@ -265,7 +279,8 @@ def work_on(restorer: Restorer, job: Job, run: FileRun, read: Ready, progress: P
     elif restorer.options.samples > 1:
         pixels, off = restorer.restore_with_spread(ready.seen, ready.hole, run.seed, progress=progress)
         spread, line = _spread_map(off)
-        notes.append(f"{restorer.options.samples} draws: {line}, see {spread_path(job.output).name}")
+        see = "" if job.spread is None else f", see {job.spread.name}"
+        notes.append(f"{restorer.options.samples} draws: {line}{see}")
     else:
         pixels = restorer.restore(ready.seen, ready.hole, run.seed, prior=prior, progress=progress)
     result = ready.finished(pixels, restorer.scale)
@@ -275,7 +290,7 @@ def work_on(restorer: Restorer, job: Job, run: FileRun, read: Ready, progress: P
         notes.append(
             f"shrunk by {restorer.scale} it differs from the input by at most {255 * off_by:.2f}/255"
         )
-    return Worked(result, spread, read.key, proof, tuple(notes))
+    return Worked(result, spread, read.key, proof, tuple(notes), kept)
 
 
 def write_result(
@@ -287,24 +302,24 @@ def write_result(
         OutputError: if it cannot be written.
     """
 
-    def before(part: Path) -> None:
+    def before(output: Path, part: Path) -> None:
         turn()
         if run.log is not None and worked.key is not None:
-            run.log.add(job.output, part, worked.key)
+            run.log.add(output, part, worked.key)
 
-    if worked.spread is not None:
-        write_photo(spread_path(job.output), worked.spread)
-    files = run.files
+    if worked.spread is not None and job.spread is not None:
+        write_photo(job.spread, worked.spread, before=functools.partial(before, job.spread))
     written = write_photo(
-        job.output, worked.photo, quality=files.quality, strip_metadata=files.strip_metadata, before=before
+        job.output,
+        worked.photo,
+        quality=run.files.quality,
+        strip_metadata=run.files.strip_metadata,
+        before=functools.partial(before, job.output),
     )
+    if run.save_prior is not None and worked.prior is not None:
+        write_prior(run.save_prior, worked.prior)
     # What the format cannot hold is said before the work and again by the writer.
     return worked.proof, tuple(dict.fromkeys((*worked.notes, *written)))
-
-
-def spread_path(output: Path) -> Path:
-    """Return where the spread of several draws is written: `NAME_spread.png`."""
-    return output.with_name(f"{output.stem}_spread.png")
 
 
 def _spread_map(off: Float[Tensor, "h w"]) -> tuple[Photo, str]:
@@ -314,25 +329,45 @@ def _spread_map(off: Float[Tensor, "h w"]) -> tuple[Photo, str]:
     return Photo(shown, grey=True), line
 
 
-def write_prior(path: Path, prior: Float[Tensor, "p"], model: str) -> None:
-    """Write an IPR to a safetensors file, with the name of its model. Raises OutputError if it cannot be."""
+def write_prior(path: Path, kept: KeptPrior) -> None:
+    """Write an IPR to a safetensors file. Raises OutputError if it cannot be written."""
     with atomic_path(path) as part:
-        save_file({"prior": prior.contiguous().clone()}, part, metadata={"model": model})
+        metadata = {"model": kept.model, "weights": kept.weights}
+        save_file({"prior": kept.prior.contiguous().clone()}, part, metadata=metadata)
 
 
-def read_prior(path: Path) -> Float[Tensor, "p"]:
-    """Read an IPR that `write_prior` wrote.
+def read_prior(path: Path) -> KeptPrior:
+    """Read an IPR that `write_prior` wrote; files of earlier versions hold no digest of the weights.
 
     Raises:
         ConfigError: if the file is none.
     """
-    try:
-        prior = load_file(path).get("prior")
-    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError):
-        prior = None
+    prior, metadata = None, dict[str, str]()
+    wrong = (OSError, SafetensorError, ValueError, KeyError, RuntimeError)
+    with contextlib.suppress(*wrong), safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        prior = file.get_tensor("prior")
     if prior is None or prior.ndim != 1:
         raise ConfigError(f"{path} is no prior; expected a file of --save-prior")
-    return prior.float()
+    return KeptPrior(prior.float(), metadata.get("model", ""), metadata.get("weights", ""))
+
+
+def prior_for(restorer: Restorer, path: Path) -> Float[Tensor, "p"]:
+    """Read an IPR to restore under.
+
+    Raises:
+        ConfigError: if the file is none, or another network found the IPR.
+    """
+    kept = read_prior(path)
+    same = kept.model == restorer.name
+    if kept.weights:
+        same = kept.weights == digest_file(find_weights(restorer.name))
+    if not same:
+        raise ConfigError(
+            f"--prior {path} was found by {kept.model or 'another network'}, and {restorer.name} cannot read "
+            "it; give the same --model, or save a prior with this one"
+        )
+    return kept.prior
 
 
 def named_error(job: Job, error: Exception, done: str = "restored") -> DirformerError:
@@ -350,7 +385,7 @@ def named_error(job: Job, error: Exception, done: str = "restored") -> Dirformer
 def job_weight(scale: int, job: Job) -> int:
     """Return the bytes a photo and its result take; 0 for what cannot be read, which reading it will say."""
     try:
-        width, height = photo_size(job.photo)
+        width, height = photo_size(job.photo, job.page)
     except PhotoError:
         return 0
     return PIXEL_BYTES * width * height * (1 + scale * scale)

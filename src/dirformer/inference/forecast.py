@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from dirformer.ground.errors import DirformerError
-from dirformer.ground.formats import photo_size
+from dirformer.ground.decode import checked_size
+from dirformer.ground.errors import ConfigError, DirformerError
 from dirformer.ground.memory import resident_memory
 from dirformer.inference.jobs import FileOptions, Job
 from dirformer.inference.options import RestoreOptions
@@ -73,7 +73,12 @@ def forecasts(
         ConfigError: if the model does not do what is asked.
     """
     restorer = open_restorer(model, options, task=task, scale=files.scale)
-    per_pixel = _seconds_per_pixel(restorer)
+    try:
+        per_pixel = _seconds_per_pixel(restorer)
+    except ConfigError:
+        # A limit that is too small for the square may do for a smaller photo.
+        free = replace(options, max_memory=None)
+        per_pixel = _seconds_per_pixel(open_restorer(model, free, task=task, scale=files.scale))
     for job in jobs:
         try:
             yield _forecast(restorer, job, files, per_pixel)
@@ -95,7 +100,9 @@ def _seconds_per_pixel(restorer: Restorer) -> float:
 
 
 def _forecast(restorer: Restorer, job: Job, files: FileOptions, per_pixel: float) -> Forecast:
-    width, height = photo_size(job.photo)
+    width, height = checked_size(
+        job.photo, job.page, max_pixels=files.max_pixels, max_bytes=restorer.options.limit
+    )
     left, top, right, bottom = files.extend
     width, height = width + left + right, height + top + bottom
     factor = files.factor(width, height)

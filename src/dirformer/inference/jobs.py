@@ -23,6 +23,8 @@ from dirformer.inference.listing import Found, find_inputs, require_local
 from dirformer.inference.sizes import Box, check_scale, factor_for
 
 SAME = "same"
+PIPE = Path("-")
+"""What stands for standard input and output on the command line."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,23 @@ class Job:
     mask: Path | None = None
     page: int = 0
     """Of a TIFF or an animation."""
+    spread: Path | None = None
+    """Where the map of how far several draws differ goes, if it is to be kept."""
+
+    @property
+    def written(self) -> list[Path]:
+        """All files that the job writes."""
+        return [self.output] if self.spread is None else [self.output, self.spread]
+
+    @property
+    def named(self) -> list[Path]:
+        """All files that the job reads or writes."""
+        return [self.photo, *([] if self.mask is None else [self.mask]), *self.written]
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the result goes where the photo is."""
+        return _exists(self.output) and self.output.samefile(self.photo)
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,10 @@ class Replace:
     """The photos themselves, by their own results."""
     log: DoneLog | None = None
     """Results of earlier runs, as far as this log knows them."""
+
+    def allows(self, job: Job, path: Path) -> bool:
+        """Return whether a job may replace a file that dirformer has not written."""
+        return self.overwrite or (self.in_place and path == job.output and job.is_in_place)
 
 
 @dataclass
@@ -131,13 +154,14 @@ def plan_jobs(
     mask: Path | None = None,
     replace: Replace | None = None,
     options: FileOptions | None = None,
+    spread: bool = False,
 ) -> Planned:
     """Turn files, folders and lists into jobs, and into errors for what cannot be one.
 
     A single file goes to the file `out` if `out` has a photo's suffix; otherwise `out` is a folder, and
     results keep their names (as PNG where the suffix cannot be written). Folders keep their tree. `mask` is
     one mask for all, or a folder of masks named like the photos; masks among the photos of a folder are not
-    taken for photos.
+    taken for photos. `spread` keeps a place beside each result for the map of several draws.
 
     Raises:
         ConfigError: if several photos are asked into one file, or `out` and the format differ.
@@ -147,6 +171,10 @@ def plan_jobs(
     for place in (out, mask):
         if place is not None:
             require_local(place)
+    if out == PIPE:
+        raise ConfigError("- stands for standard output on the command line only; give the name of a file")
+    if mask == PIPE:
+        raise ConfigError("the mask is -, but a pipe holds the photo alone; give the name of a file")
     found = find_inputs(inputs, without=[out] if mask is None else [out, mask])
     planned = Planned([], found.errors, found.notes, found.passed)
     folder = _exists(out) and out.is_dir()
@@ -154,7 +182,7 @@ def plan_jobs(
     if not found.photos and not found.errors:
         named = ", ".join(map(str, inputs))
         planned.errors.append(PhotoError(f"no photos in {named}; expected {', '.join(SUFFIXES)} files"))
-    places = _Places(out, one_file, options, replace or Replace(), found.photos)
+    places = _Places(out, one_file, options, replace or Replace(), found.photos, spread=spread)
     find_mask = _Masks(mask)
     for photo in found.photos:
         try:
@@ -170,9 +198,17 @@ class _Places:
     """Where each result goes; no two to one place, and none where it must not."""
 
     def __init__(
-        self, out: Path, one_file: bool, options: FileOptions, replace: Replace, photos: list[Found]
+        self,
+        out: Path,
+        one_file: bool,
+        options: FileOptions,
+        replace: Replace,
+        photos: list[Found],
+        *,
+        spread: bool,
     ) -> None:
         self._out, self._one_file, self._options, self._replace = out, one_file, options, replace
+        self._spread = spread
         self._taken: dict[Path, Path] = {}
         self._photos = {found.photo.resolve() for found in photos}
 
@@ -187,25 +223,28 @@ class _Places:
         for page in range(pages):
             name = output_name(photo, page if pages > 1 else None, self._options)
             output = self._out if self._one_file else self._out / found.place / name
-            self._require_free(photo, output)
-            self._taken[output] = photo
-            jobs.append(Job(photo, output, mask, page))
+            job = Job(photo, output, mask, page, spread_path(output) if self._spread else None)
+            for path in job.written:
+                self._require_free(job, path)
+            self._taken |= dict.fromkeys(job.written, photo)
+            jobs.append(job)
         return jobs
 
-    def _require_free(self, photo: Path, output: Path) -> None:
-        replace, taken = self._replace, self._taken.get(output)
+    def _require_free(self, job: Job, path: Path) -> None:
+        replace, taken = self._replace, self._taken.get(path)
         if taken is not None:
-            raise OutputError(f"{photo} and {taken} would both be written to {output}; rename one")
-        if not _exists(output):
+            raise OutputError(f"{job.photo} and {taken} would both be written to {path}; rename one")
+        if not _exists(path):
             return
-        if output.resolve() in self._photos and not replace.in_place:
+        own = replace.in_place and path == job.output and job.is_in_place
+        if path.resolve() in self._photos and not own:
             raise OutputError(
-                f"{output} exists already and is one of the photos; give another place, or --in-place to "
+                f"{path} exists already and is one of the photos; give another place, or --in-place to "
                 "replace photos by their results"
             )
-        known = replace.log is not None and replace.log.knows(output)
-        if not (known or replace.overwrite or replace.in_place):
-            raise OutputError(f"{output} exists already; add --overwrite to replace it")
+        known = replace.log is not None and replace.log.knows(path)
+        if not (known or replace.allows(job, path)):
+            raise OutputError(f"{path} exists already; add --overwrite to replace it")
 
 
 def is_one_file(out: Path, options: FileOptions, *, several: bool, folder: bool) -> bool:
@@ -229,6 +268,11 @@ def is_one_file(out: Path, options: FileOptions, *, several: bool, folder: bool)
     if options.format != SAME and WRITTEN[out.suffix.lower()] != WRITTEN[FORMAT_SUFFIXES[options.format]]:
         raise ConfigError(f"--format is {options.format}, but {out} is another; leave one of them out")
     return True
+
+
+def spread_path(output: Path) -> Path:
+    """Return where the spread of several draws is written: `NAME_spread.png`."""
+    return output.with_name(f"{output.stem}_spread.png")
 
 
 def output_name(photo: Path, page: int | None, options: FileOptions) -> str:

@@ -113,7 +113,8 @@ def read_list(path: Path) -> list[Path]:
     if not is_file(path):
         raise PhotoError(f"the list {path} is not there; give a text file with the name of a photo a line")
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    lines = [line.strip() for line in os.fsdecode(data).splitlines()]
+    # By hand: other characters that Python takes for ends of lines are parts of names.
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", os.fsdecode(data))]
     names = [Path(line) for line in lines if line and not line.startswith("#")]
     if not names or "\0" in os.fsdecode(data):
         raise PhotoError(f"the list {path} names no photos; expected the name of a photo a line")

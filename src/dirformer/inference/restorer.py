@@ -324,7 +324,8 @@ class Restorer:
         if not TASKS[self.task].has_mask:
             if mask is not None:
                 raise PhotoError(
-                    f"a mask was given, but {self.name} is a {self.task} network; leave --mask out"
+                    f"a mask or --extend was given, but {self.name} is a {self.task} network, which fills no "
+                    "holes; leave it out"
                 )
         elif mask is None:
             raise PhotoError(f"{self.name} is an inpainting network and needs a mask; give --mask FILE")

@@ -129,8 +129,7 @@ def restore_film(
     with atomic_path(out) as part:
         join(film, work.segments(), part, container_of(out), work.look)
     shutil.rmtree(folder)
-    notes = [f"{work.damaged} packets are damaged and left out"] if work.damaged else []
-    return FilmReport(work.done, work.kept, work.shots.count, work.flicker.scores(), tuple(notes))
+    return FilmReport(work.done, work.kept, work.shots.count, work.flicker.scores(), tuple(work.notes))
 
 
 def made_under(folder: Path, key: dict[str, Any]) -> bool:
@@ -169,10 +168,13 @@ class _Work:
         self._progress, self._saved = progress, saved
         self.shots, self.flicker = Shots(), Flicker()
         self.done = self.kept = self.damaged = 0
+        self.notes = list[str]()
         self._steady = Steady() if run.steady else None
         self._first: Tensor | None = None
         self._prior: Tensor | None = None
         self._look: Look | None = None
+        self._last = -(1 << 62)
+        """Time of the last frame."""
 
     @property
     def look(self) -> Look:
@@ -205,12 +207,15 @@ class _Work:
                     self._saved()
         if not self.done:
             raise PhotoError(f"{film} has no frame that can be decoded; expected a film")
+        if self.damaged:
+            self.notes.append(f"{self.damaged} packets are damaged and left out")
+        self.notes += _cut_off(source.streams.video[0], self._last)
 
     def _frames(self, film: Path, source: Any) -> Iterator[tuple[Float[Tensor, "3 h w"], int]]:
         """Yield frames and their times in the stream's time base."""
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"
-        last = -(1 << 62)
+        last = self._last
         for packet in source.demux(stream):
             try:
                 frames = packet.decode()
@@ -223,7 +228,7 @@ class _Work:
                 if (frame.width, frame.height) != (self.look.width, self.look.height):
                     raise PhotoError(f"{film} changes its size on the way; expected frames of one size")
                 pts = frame.pts if frame.pts is not None else last + 1
-                last = max(pts, last + 1)
+                self._last = last = max(pts, last + 1)
                 yield self.look.tensor(frame), last
 
     def _skip(self, first: tuple[Tensor, int], rest: Iterator[tuple[Tensor, int]]) -> None:
@@ -283,6 +288,29 @@ class _Work:
                 raise OutputError(
                     f"{self.look.encoder} cannot write frames {self.look.written}: {error.strerror}"
                 ) from None
+
+
+def _cut_off(stream: Any, last: int) -> list[str]:
+    """Return a line if a film ends before the time that it states, by more than three frames and 2 %."""
+    stated = _stated_seconds(stream)
+    if stated is None or not stream.average_rate:
+        return []
+    found = float((last - (stream.start_time or 0)) * stream.time_base + 1 / stream.average_rate)
+    if stated - found <= max(2.5 / float(stream.average_rate), 0.02 * stated):
+        return []
+    return [f"the film states {stated:.2f} s and ends after {found:.2f}; it may have been cut off"]
+
+
+def _stated_seconds(stream: Any) -> float | None:
+    """Return how long a film says its pictures last, by the container or by Matroska's tag."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    parts = (stream.metadata.get("DURATION") or "").split(":")
+    try:
+        hours, minutes, seconds = map(float, parts)
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _taken(frames: Iterator[Any], count: int) -> Iterator[Any]:
