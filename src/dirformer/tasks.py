@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError
 
 
@@ -93,7 +94,7 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: with the nearest valid name.
     """
-    if name not in TASKS:
-        near = difflib.get_close_matches(str(name), TASKS, n=1, cutoff=0.0)[0]
+    if checks.text("task", name) not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
         raise ConfigError(f"no task {name!r}; the nearest is {near!r}, of {', '.join(TASKS)}")
     return TASKS[name]

@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dirformer.ground.errors import PhotoError
-from dirformer.ground.mask import (
-    grow,
-    read_mask,
-    read_mask_for,
-    soften,
-)
+from dirformer.ground.mask import read_mask, read_mask_for, soften
 from dirformer.ground.mask_names import masks_by_name, split_masks
 
 DATA = Path(__file__).parent / "data"
@@ -96,7 +91,7 @@ def test_masks_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.integers(0, 6), st.integers(1, 12), st.integers(1, 12), st.integers(0, 5), st.integers(0, 2**31 - 1)
+    st.integers(0, 14), st.integers(1, 12), st.integers(1, 12), st.integers(0, 14), st.integers(0, 2**31 - 1)
 )
 def test_holes_grow_in_all_directions(by: int, height: int, width: int, feather: int, seed: int) -> None:
     """A pixel is in the grown hole if one of the hole is near; weights fall from the mask to its edge."""
@@ -105,13 +100,25 @@ def test_holes_grow_in_all_directions(by: int, height: int, width: int, feather:
     far = torch.full((height, width), 99)
     for y, x in mask[0].nonzero().tolist():
         far = torch.minimum(far, torch.maximum((rows - y).abs(), (columns - x).abs()))
-    assert torch.equal(grow(mask, by)[0], (far <= by).float())
     grown, weights = soften(mask, by, feather)
     assert torch.equal(grown[0], (far <= max(by, feather)).float())
     assert torch.equal(weights > 0, grown > 0)
     assert bool((weights[mask > 0] == 1).all())
     expected = ((max(by, feather) - far + 1) / (feather + 1)).clamp(0, 1)
     assert torch.allclose(weights[0], expected.float())
+
+
+def test_a_wide_blend_takes_no_longer_than_a_narrow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The passes over a mask are counted: as many for 60,000 pixels as for one."""
+    mask, rows = torch.zeros(1, 20, 30), []
+    mask[0, 9, 9] = 1
+    minimum = np.minimum
+    monkeypatch.setattr(np, "minimum", lambda *given, **out: rows.append(1) or minimum(*given, **out))
+    soften(mask, 0, 1)
+    once = len(rows)
+    grown, weights = soften(mask, 0, 60_000)
+    assert len(rows) == 2 * once and bool(grown.all())
+    assert float(weights[0, 9, 29]) == pytest.approx((60_001 - 20) / 60_001)
 
 
 def test_masks_are_told_from_photos_by_name() -> None:

@@ -41,6 +41,23 @@ def test_arrays_are_scaled_by_their_type(height: int, width: int, seed: int, kin
     np.testing.assert_allclose(grey[0].numpy(), expected[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["u1", "u2", "f2", "f4", "f8", "g"])
+def test_byte_order_and_layout_do_not_matter(kind: str) -> None:
+    """Arrays of the other byte order, read-only or turned, give what plain ones give, as masks, too."""
+    values = np.random.default_rng(0).random((5, 4, 3))
+    plain = (values * {"u1": 255, "u2": 65535}.get(kind, 1)).astype(kind)
+    other = plain.astype(plain.dtype.newbyteorder())
+    other.flags.writeable = False
+    assert torch.equal(as_photo(other), as_photo(plain))
+    assert torch.equal(as_photo(other[::-1, ::-1]), as_photo(plain[::-1, ::-1].copy()))
+    if kind != "u2":
+        assert torch.equal(as_mask(other[..., 0]), as_mask(plain[..., 0].copy()))
+        assert 0 < float(as_mask(other[..., 0]).mean()) < 1
+    holes = values[..., 0] > 0.5
+    holes.flags.writeable = False
+    assert torch.equal(as_mask(holes)[0], torch.from_numpy(holes.copy()).float())
+
+
 @FAST
 @given(batch=st.integers(0, 3), height=SIDES, width=SIDES)
 def test_tensors_are_taken_as_they_are(batch: int, height: int, width: int) -> None:
@@ -79,6 +96,10 @@ def test_pictures_and_files_are_one_photo(tmp_path: Path) -> None:
         (torch.full((3, 4, 4), float("inf")), "not finite"),
         (np.zeros((4, 4, 4), np.uint8), r"an array of shape \(4, 4, 4\); expected h w 3 or h w"),
         (np.zeros((4, 4), np.int64), "an array of int64; expected uint8, uint16 or floats"),
+        (np.zeros((4, 4), "O"), "an array of object; expected uint8, uint16 or floats"),
+        (torch.rand(3, 4, 4).to_sparse(), "a tensor that is sparse or packed; expected a plain one"),
+        (torch.rand(3, 4, 4).to("meta"), "a tensor that is on the device meta"),
+        (Image.new("RGB", (0, 5)), "the picture is 0×5; expected at least one pixel"),
         (np.full((4, 4), 255.0), "divide by 255"),
         ([[1, 2], [3, 4]], "the photo is a list; expected 3 h w"),
         (None, "the photo is a NoneType"),
@@ -117,6 +138,10 @@ def test_masks_of_every_type_are_one_mask(height: int, width: int, seed: int, fl
         (torch.full((4, 4), 255.0), "divide by 255"),
         (torch.full((4, 4), float("nan")), "not finite"),
         (torch.zeros(4, 4, dtype=torch.int64), "int64 values; expected bool, uint8 or floats"),
+        (np.zeros((4, 4), ">u2"), ">u2 values; expected bool, uint8 or floats"),
+        (np.zeros((4, 4), "S1"), r"\|S1 values; expected bool, uint8 or floats"),
+        (torch.zeros(4, 4, device="meta"), "a tensor that is on the device meta"),
+        (torch.zeros(4, 4).to_sparse(), "a tensor that is sparse"),
         ([[0, 1]], "the mask is a list"),
     ],
 )

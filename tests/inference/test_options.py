@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from dirformer.ground.errors import ConfigError
+from dirformer.inference.jobs import FileOptions
 from dirformer.inference.options import RestoreOptions
 from dirformer.inference.restorer import Restorer
 
@@ -39,6 +41,24 @@ def test_options_are_frozen() -> None:
     assert options.limit == 2**31
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.precision = "float16"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"feather": 100_000_000}, "feather is 100000000; expected a whole number of pixels, 0 to 65535"),
+        ({"dilate": -1}, "dilate is -1; expected a whole number of pixels, 0 to 65535"),
+        ({"quality": 0}, "quality is 0; expected a whole number of 1 to 100"),
+        ({"box": (0, 0)}, "a side of box is 0; expected a whole number of pixels, 1 to 999999"),
+        ({"box": (None, None)}, r"box is \(None, None\); expected \(width, height\) in pixels"),
+        ({"extend": (0, 0, 0, -1)}, "a number of extend is -1; expected a whole number of pixels"),
+        ({"scale": 99.0}, "scale is 99; expected a factor above 0 and at most 16"),
+    ],
+)
+def test_wrong_file_options_are_named(fields: dict[str, Any], message: str) -> None:
+    """So are those of files; `tests/test_bad_arguments.py` has other types."""
+    with pytest.raises(ConfigError, match=message):
+        FileOptions(**fields)
 
 
 def test_unknown_options_are_named() -> None:

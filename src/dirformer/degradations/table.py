@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ def find_kind(name: str, scale: int | None = None) -> tuple[Kind, int]:
     Raises:
         ConfigError: for a name or a scale that it does not know; says which there are.
     """
-    if name not in DEGRADATIONS:
-        near = difflib.get_close_matches(str(name), DEGRADATIONS, n=1, cutoff=0.0)[0]
+    if checks.text("kind", name) not in DEGRADATIONS:
+        near = difflib.get_close_matches(name, DEGRADATIONS, n=1, cutoff=0.0)[0]
         raise ConfigError(f"no degradation {name!r}; the nearest is {near!r}, of {', '.join(DEGRADATIONS)}")
     kind = DEGRADATIONS[name]
+    scale = None if scale is None else checks.whole("scale", scale)
     if scale is not None and scale not in kind.scales:
         known = " or ".join(map(str, kind.scales))
         raise ConfigError(f"degradation {name} has no scale {scale}; expected {known}")

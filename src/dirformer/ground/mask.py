@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from dirformer.ground.errors import PhotoError
 from dirformer.ground.formats import MAX_PIXELS
@@ -71,32 +71,41 @@ def require_hole(hole: Float[Tensor, "1 h w"], name: str) -> None:
         )
 
 
-def grow(hole: Float[Tensor, "1 h w"], by: int) -> Float[Tensor, "1 h w"]:
-    """Grow a hole by so many pixels in all directions, corners too."""
-    if by < 1:
-        return hole
-    # Across, then down: a square of any size costs two lines of it.
-    by_row, by_column = min(by, hole.shape[2]), min(by, hole.shape[1])
-    wide = F.max_pool2d(F.pad(hole[None], (by_row, by_row, 0, 0)), (1, 2 * by_row + 1), stride=1)
-    return F.max_pool2d(F.pad(wide, (0, 0, by_column, by_column)), (2 * by_column + 1, 1), stride=1)[0]
-
-
 def soften(
     hole: Float[Tensor, "1 h w"], dilate: int, feather: int
 ) -> tuple[Float[Tensor, "1 h w"], Float[Tensor, "1 h w"]]:
     """Grow a hole, and return with it how much of the result is shown where.
 
-    The hole grows by `dilate` pixels, and at least by `feather`, so that the blend lies in pixels that the
-    user can see: what the mask covers is never shown.
+    The hole grows by `dilate` pixels in all directions, corners too, and at least by `feather`, so that the
+    blend lies in pixels that the user can see: what the mask covers is never shown. The time does not depend
+    on either.
 
     Returns:
         The grown hole (0 or 1), and weights: 1 in the mask, 0 outside of the grown hole, and falling
         towards its edge over `feather` pixels.
     """
     by = max(dilate, feather)
-    step = grow(hole, by - feather)
-    weights = step.clone()
-    for _ in range(feather):
-        step = grow(step, 1)
-        weights += step
-    return step, weights / (feather + 1)
+    if by < 1:
+        return hole, hole.clone()
+    far = _distance(hole)
+    return (far <= by).to(hole), ((by + 1 - far) / (feather + 1)).clamp(0, 1)
+
+
+def _distance(hole: Float[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
+    """Return how far each pixel is from the hole, the larger of rows and columns; infinite without a hole.
+
+    A chessboard king's shortest way goes along the hole's row first, then aslant or straight to the pixel's.
+    """
+    index = torch.arange(hole.shape[2], dtype=torch.float32).expand_as(hole)
+    left = torch.where(hole > 0, index, -torch.inf).cummax(2).values
+    right = torch.where(hole > 0, -index, -torch.inf).flip(2).cummax(2).values.flip(2)
+    far = torch.minimum(index - left, -right - index)
+    rows = far[0].numpy()
+    for order in (range(1, len(rows)), range(len(rows) - 2, -1, -1)):
+        for y in order:
+            # One more than the least of three neighbours in the row before.
+            step = rows[y - order.step] + 1
+            np.minimum(rows[y], step, out=rows[y])
+            np.minimum(rows[y, 1:], step[:-1], out=rows[y, 1:])
+            np.minimum(rows[y, :-1], step[1:], out=rows[y, :-1])
+    return far

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from dirformer.ground.decode import Decoded, Origin, decode, decode_file, decode_image
 from dirformer.ground.encode import check_output, encode_file, lacks_alpha
-from dirformer.ground.errors import DirformerError, OutputError
+from dirformer.ground.errors import DirformerError, OutputError, PhotoError
 from dirformer.ground.formats import MAX_PIXELS, WRITTEN
 from dirformer.ground.metadata import Metadata
 from dirformer.ground.paths import atomic_path
@@ -70,6 +70,8 @@ def read_photo(
 
 def photo_of(image: Image.Image) -> Photo:
     """Take an open picture of Pillow as `read_photo` takes a file. Raises PhotoError likewise."""
+    if 0 in image.size:
+        raise PhotoError(f"the picture is {image.width}×{image.height}; expected at least one pixel")
     return _photo(decode_image(image))
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError, DirformerError, OutputError, PhotoError
 from dirformer.ground.formats import photo_size
 from dirformer.inference.done import DoneLog, Key, digest_file, digest_files, digest_options
@@ -38,6 +39,7 @@ def by_model(
     files = files or FileOptions()
     task_of(task)
     if model is not None:
+        checks.path("model", model)
         name = sharp_of(str(model)).name if sharp else str(model)
         find_weights(name)
         if name in CATALOG:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
 from dirformer.ground.formats import photo_size
 from dirformer.ground.paths import atomic_path, remove_leftovers
@@ -24,6 +25,7 @@ from dirformer.inference.consistent import inconsistency
 from dirformer.inference.done import DoneLog, Key, digest_file
 from dirformer.inference.jobs import FileOptions, Job, Replace, plan_jobs
 from dirformer.inference.layers import Progress
+from dirformer.inference.options import MOST_WORKERS
 from dirformer.inference.pipeline import Pipeline
 from dirformer.inference.prepared import Prepared, prepare
 from dirformer.inference.proof import Proof, restore_and_prove
@@ -128,16 +130,17 @@ def restore(
     Raises:
         DirformerError: of the kind that fits, in one line.
     """
-    if Path(photo).is_dir():
+    photo, out, seed = checks.path("photo", photo), checks.path("out", out), checks.seed(seed)
+    if photo.is_dir():
         raise ConfigError(
             f"{photo} is a folder; expected one photo: use dirformer.restore_folder for folders"
         )
-    files = files or FileOptions()
+    files = FileOptions() if files is None else checks.instance("files", files, FileOptions)
     if files.pages:
         raise ConfigError("pages is set; expected one photo in, one out: use `dirformer restore --pages`")
-    hole = None if mask is None else Path(mask)
-    rules = Replace(overwrite=overwrite)
-    planned = plan_jobs([Path(photo)], Path(out), mask=hole, replace=rules, options=files)
+    hole = None if mask is None else checks.path("mask", mask)
+    rules = Replace(overwrite=checks.flag("overwrite", overwrite))
+    planned = plan_jobs([photo], out, mask=hole, replace=rules, options=files)
     if planned.errors:
         raise planned.errors[0]
     name = next(iter(by_model(planned.jobs, model, task=task, files=files)))
@@ -177,13 +180,15 @@ def restore_folder(
     Raises:
         DirformerError: the first error, behind all photos that can be restored.
     """
-    if not Path(folder).is_dir():
+    folder, out, seed = checks.path("folder", folder), checks.path("out", out), checks.seed(seed)
+    workers = checks.whole("workers", workers, 0, MOST_WORKERS)
+    if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; expected one: use dirformer.restore for a photo")
-    files = files or FileOptions()
-    done = DoneLog(Path(out))
-    rules = Replace(overwrite=overwrite, log=done)
-    hole = None if mask is None else Path(mask)
-    planned = plan_jobs([Path(folder)], Path(out), mask=hole, replace=rules, options=files)
+    files = FileOptions() if files is None else checks.instance("files", files, FileOptions)
+    done = DoneLog(out)
+    rules = Replace(overwrite=checks.flag("overwrite", overwrite), log=done)
+    hole = None if mask is None else checks.path("mask", mask)
+    planned = plan_jobs([folder], out, mask=hole, replace=rules, options=files)
     errors, failed = planned.errors, set[Path]()
     groups = by_model(planned.jobs, model, task=task, files=files, errors=errors)
     for name, group in groups.items():

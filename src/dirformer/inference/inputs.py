@@ -18,6 +18,7 @@ from torch import Tensor
 from dirformer.ground.errors import PhotoError
 from dirformer.ground.mask import mask_of, read_mask
 from dirformer.ground.photo import photo_of, read_photo
+from dirformer.ground.values import floats_of, unreadable
 
 PhotoLike = Tensor | np.ndarray | Image.Image | str | Path
 MaskLike = Tensor | np.ndarray | Image.Image | str | Path
@@ -44,6 +45,7 @@ def as_photo(photo: PhotoLike) -> Float[Tensor, "*b 3 h w"]:
 
 
 def _photo_tensor(photo: Tensor) -> Tensor:
+    _require_readable(photo, "photo")
     shape = tuple(photo.shape)
     if photo.ndim not in (3, 4) or shape[-3] != 3 or 0 in shape:
         advice = "; an array h w 3 must come as NumPy" if shape[-1:] == (3,) else ""
@@ -65,15 +67,19 @@ def _photo_array(photo: np.ndarray) -> Tensor:
 
 
 def _array_values(array: np.ndarray, name: str) -> Tensor:
-    if array.dtype == np.uint8:
-        return torch.from_numpy(array.astype(np.float32)) / 255
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.astype(np.float32)) / 65535
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind != "f" and (array.dtype.kind, array.dtype.itemsize) not in (("u", 1), ("u", 2)):
         raise PhotoError(
             f"the {name} is an array of {array.dtype}; expected uint8, uint16 or floats in [0, 1]"
         )
-    return _in_range(torch.from_numpy(array.astype(np.float32)), name).clamp(0, 1)
+    values = floats_of(array)
+    if array.dtype.kind == "u":
+        return values / (255 if array.dtype.itemsize == 1 else 65535)
+    return _in_range(values, name).clamp(0, 1)
+
+
+def _require_readable(tensor: Tensor, name: str) -> None:
+    if (kind := unreadable(tensor)) is not None:
+        raise PhotoError(f"the {name} is a tensor that is {kind}; expected a plain one, such as .to_dense()")
 
 
 def _in_range(values: Tensor, name: str) -> Tensor:
@@ -101,9 +107,10 @@ def as_mask(mask: MaskLike) -> Float[Tensor, "1 h w"]:
     if isinstance(mask, Image.Image):
         return mask_of(photo_of(mask))
     if isinstance(mask, np.ndarray):
-        mask = torch.from_numpy(np.ascontiguousarray(mask))
+        mask = _mask_array(mask)
     if not isinstance(mask, Tensor):
         raise PhotoError(f"the mask is a {type(mask).__name__}; expected a tensor, array, PIL image or file")
+    _require_readable(mask, "mask")
     if mask.ndim == 2:
         mask = mask[None]
     if mask.ndim != 3 or mask.shape[0] != 1 or 0 in mask.shape:
@@ -116,3 +123,12 @@ def as_mask(mask: MaskLike) -> Float[Tensor, "1 h w"]:
     if not mask.is_floating_point():
         raise PhotoError(f"the mask has {mask.dtype} values; expected bool, uint8 or floats in [0, 1]")
     return _in_range(mask.float(), "mask").ge(0.5).float()
+
+
+def _mask_array(mask: np.ndarray) -> Tensor:
+    """Return a copy of an array's values as a tensor: arrays may be read-only, or in another byte order."""
+    if mask.dtype.kind == "f":
+        return floats_of(mask)
+    if mask.dtype not in (np.bool_, np.uint8):
+        raise PhotoError(f"the mask has {mask.dtype} values; expected bool, uint8 or floats in [0, 1]")
+    return torch.from_numpy(np.array(mask, order="C"))

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError, DirformerError, OutputError, PhotoError
 from dirformer.ground.formats import (
     FORMAT_SUFFIXES,
@@ -20,9 +21,11 @@ from dirformer.ground.formats import (
 from dirformer.ground.mask_names import masks_by_name, split_masks
 from dirformer.inference.done import DoneLog
 from dirformer.inference.listing import Found, find_inputs, require_local
-from dirformer.inference.sizes import Box, check_scale, factor_for
+from dirformer.inference.sizes import Box, checked_box, checked_scale, factor_for
 
 SAME = "same"
+MOST_GROWTH = 65_535
+"""Pixels by which holes and photos may grow: the longest side of a JPEG."""
 PIPE = Path("-")
 """What stands for standard input and output on the command line."""
 
@@ -53,30 +56,39 @@ class FileOptions:
     """Width and height that results must fit in, in pixels; None among them is free."""
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        checks.settle(
+            self,
+            format=checks.choice("format", self.format, (SAME, *FORMAT_SUFFIXES)),
+            pages=checks.flag("pages", self.pages),
+            strip_metadata=checks.flag("strip_metadata", self.strip_metadata),
+            max_pixels=checks.whole("max_pixels", self.max_pixels, 1),
+            dilate=checks.whole("dilate", self.dilate, 0, MOST_GROWTH, of="pixels"),
+            feather=checks.whole("feather", self.feather, 0, MOST_GROWTH, of="pixels"),
+            extend=_checked_extend(self.extend),
+            scale=checked_scale(self.scale),
+            box=checked_box(self.box),
+        )
+        if self.quality is not None:
+            checks.settle(self, quality=checks.whole("quality", self.quality, 1, 100))
         if self.scale is not None and self.box is not None:
             raise ConfigError(
                 "scale and size are both given; expected one of them: leave --scale or --size out"
             )
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
-        if self.format not in (SAME, *FORMAT_SUFFIXES):
-            raise ConfigError(
-                f"format is {self.format!r}; expected one of {SAME}, {', '.join(FORMAT_SUFFIXES)}"
-            )
-        if self.max_pixels < 1:
-            raise ConfigError(f"max_pixels is {self.max_pixels}; expected at least 1")
-        for name in ("dilate", "feather"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 pixels or more")
         if any(self.extend) and (self.scale is not None or self.box is not None):
             raise ConfigError("extend is given together with scale or size; do one after the other")
-        if len(self.extend) != 4 or min(self.extend) < 0:
-            raise ConfigError(f"extend is {self.extend}; expected four numbers of pixels, 0 or more")
 
     def factor(self, width: int, height: int) -> float | None:
         """Return the factor for a photo of that size; None is the network's. Raises PhotoError beyond 16."""
         return factor_for(self.scale, self.box, width, height)
+
+
+def _checked_extend(extend: object) -> tuple[int, int, int, int]:
+    if not isinstance(extend, tuple | list) or len(extend) != 4:
+        raise checks.refused("extend", extend, "four numbers of pixels, 0 or more")
+    left, top, right, bottom = (
+        checks.whole("a number of extend", side, 0, MOST_GROWTH, of="pixels") for side in extend
+    )
+    return left, top, right, bottom
 
 
 def parse_extend(text: str | None) -> tuple[int, int, int, int]:

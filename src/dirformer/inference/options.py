@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError
 
 AUTO = "auto"
@@ -20,6 +21,8 @@ NOISES = ("photo", "seed")
 FILLS = ("smooth", "exemplar")
 DEVICES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?")
 MOST_SAMPLES = 1000
+MOST_WORKERS = 64
+"""Threads that decode, and as many that encode."""
 _UNITS = "KMGT"
 
 
@@ -68,23 +71,29 @@ class RestoreOptions:
             ("context", (AUTO, *CONTEXTS)),
             ("fill", (None, *FILLS)),
         ):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ConfigError(
-                    f"{name} is {value!r}; expected one of {', '.join(c for c in choices if c)}"
-                )
-        if not DEVICES.fullmatch(str(self.device)):
+            checks.choice(name, getattr(self, name), choices)
+        # A torch.device is as good as its name.
+        device = str(self.device)
+        if not DEVICES.fullmatch(device):
             raise ConfigError(
-                f"device {str(self.device)[:40]!r} is not available; expected auto, cpu, cuda, cuda:N or mps"
+                f"device {device[:40]!r} is not available; expected auto, cpu, cuda, cuda:N or mps"
             )
-        if not 0 <= self.strength <= 1:
-            raise ConfigError(f"strength is {self.strength}; expected 0 (the input) to 1 (the result)")
-        if type(self.samples) is not int or not 1 <= self.samples <= MOST_SAMPLES:
-            raise ConfigError(f"samples is {self.samples!r}; expected 1 to {MOST_SAMPLES} draws")
-        if self.window is not None and (type(self.window) is not int or self.window < 1):
-            raise ConfigError(f"window is {self.window!r}; expected a whole number of pixels, at least 1")
+        share = "0 (the input) to 1 (the result)"
+        window, memory = self.window, self.max_memory
+        if memory is not None and not isinstance(memory, str):
+            memory = checks.whole("max_memory", memory, of="bytes, or text such as 2GiB")
+        checks.settle(
+            self,
+            device=device,
+            max_memory=memory,
+            window=None if window is None else checks.whole("window", window, 1, of="pixels"),
+            self_ensemble=checks.flag("self_ensemble", self.self_ensemble),
+            strength=checks.number("strength", self.strength, lambda value: 0 <= value <= 1, share),
+            consistent=checks.flag("consistent", self.consistent),
+            samples=checks.whole("samples", self.samples, 1, MOST_SAMPLES, of="draws"),
+        )
         if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"max_memory is {self.max_memory!r}; expected at least one byte, such as 2GiB")
+            raise checks.refused("max_memory", self.max_memory, "at least one byte, such as 2GiB")
 
     @property
     def limit(self) -> int | None:

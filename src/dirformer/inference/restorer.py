@@ -19,10 +19,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from dirformer.ground import checks
 from dirformer.ground.device import choose_device, seeded_generator
 from dirformer.ground.errors import ConfigError, PhotoError
+from dirformer.ground.mask import require_hole
 from dirformer.ground.memory import resident_memory
 from dirformer.ground.photo import turned, turned_back
+from dirformer.ground.values import unreadable
 from dirformer.holes.shown import inpainting_input, mended
 from dirformer.inference.choice import require_fit
 from dirformer.inference.consistent import blend, make_consistent
@@ -63,7 +66,8 @@ class Restorer:
 
     def __init__(self, model: str | Path, options: RestoreOptions | None = None, **fields: Any) -> None:
         self.name = str(model)
-        self.options = options = _options(options or RestoreOptions(), fields)
+        given = RestoreOptions() if options is None else checks.instance("options", options, RestoreOptions)
+        self.options = options = _options(given, fields)
         self.device = choose_device(options.device)
         weights = open_weights(find_weights(model))
         self.model = require_stage2(weights).to(self.device)
@@ -141,8 +145,8 @@ class Restorer:
             photo: RGB in [0, 1] as a tensor `3 h w` or `b 3 h w`; an array `h w 3` or `h w` of uint8, uint16
                 or floats in [0, 1]; a PIL image; or the name of a file.
             mask: holes, as large as the photo: `h w` or `1 h w` of bool, uint8 or floats, a PIL image or a
-                file. An inpainting network needs it, others refuse it.
-            seed: another seed is another draw of Z_T.
+                file. An inpainting network needs it, others refuse it. It has holes, at most 99 % of it.
+            seed: another seed is another draw of Z_T; a whole number of 64 bits.
             prior: the IPR to restore under, as `prior` returns it; None finds it from photo and seed.
             noise: what the diffusion starts from, of shape `model.noise_shape`; None draws it by photo and
                 seed.
@@ -153,10 +157,12 @@ class Restorer:
             the hole are those of the input.
 
         Raises:
-            PhotoError: if the photo is none of the above; if the mask is missing, superfluous or of another
-                size.
-            ConfigError: if the photo does not fit under `max_memory`, or prior or noise do not suit it.
+            PhotoError: if the photo is none of the above; if the mask is missing, superfluous, of another
+                size or without holes.
+            ConfigError: if the photo does not fit under `max_memory`, prior or noise do not suit it, or the
+                seed is no whole number.
         """
+        checks.function("progress", progress)
         given = None if prior is None else self._checked("prior", prior, (self.config.prior_dim,))[None]
         start = None if noise is None else self._checked("noise", noise, self.model.noise_shape)[:, None]
         return self._restore(self._network(given, progress, start), photo, mask, seed, progress=progress)
@@ -192,6 +198,7 @@ class Restorer:
             The mean of the results, and how far they spread: the standard deviation of each pixel in [0, 1],
             root mean square over the three colours.
         """
+        checks.function("progress", progress)
         pixels = as_photo(photo)
         if pixels.ndim != 3:
             raise PhotoError(f"the photo is a batch of {len(pixels)}; expected one photo, 3 h w")
@@ -208,6 +215,7 @@ class Restorer:
             ConfigError: if there are several: context `window-prior`, `self_ensemble`, `samples`.
         """
         self._require_one_prior()
+        seed = checks.seed(seed)
         pixels = as_photo(photo)
         if pixels.ndim != 3:
             raise PhotoError(f"the photo is a batch of {len(pixels)}; expected one photo, 3 h w")
@@ -227,8 +235,10 @@ class Restorer:
     def _checked(self, what: str, given: Tensor, wanted: tuple[int, ...]) -> Tensor:
         """Return a prior or a noise that suits this network; ConfigError says what it is if it does not."""
         self._require_one_prior()
-        if not isinstance(given, Tensor) or tuple(given.shape) != wanted or not bool(given.isfinite().all()):
-            found = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+        found: object = type(given).__name__
+        if isinstance(given, Tensor):
+            found = unreadable(given) or (f"of {given.dtype}" if given.is_complex() else tuple(given.shape))
+        if found != wanted or not bool(given.isfinite().all()):
             raise ConfigError(
                 f"the {what} is {found}; {self.name} expects a tensor of shape {wanted} of finite numbers"
             )
@@ -251,6 +261,7 @@ class Restorer:
         spread: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
+        seed = checks.seed(seed)
         pixels = as_photo(photo)
         holes = None if mask is None else as_mask(mask)
         if pixels.ndim == 4:
@@ -332,6 +343,8 @@ class Restorer:
         elif mask.shape[1:] != pixels.shape[1:]:
             sizes = [f"{t.shape[2]}×{t.shape[1]}" for t in (mask, pixels)]
             raise PhotoError(f"the mask is {sizes[0]} and the photo {sizes[1]}; expected the same size")
+        else:
+            require_hole(mask, "the mask")
 
 
 def open_restorer(

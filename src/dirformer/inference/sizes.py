@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import re
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError, PhotoError
 
 MOST = 16.0
 """The largest factor; beyond it nothing but interpolation is left."""
+MOST_SIDE = 999_999
+"""Pixels of a box."""
 Box = tuple[int | None, int | None]
 """Width and height in pixels that a result must fit in; None is free."""
 
 
-def check_scale(scale: float | None) -> None:
-    """Raise ConfigError for a factor outside of (0, 16]."""
-    if scale is not None and not (math.isfinite(scale) and 0 < scale <= MOST):
-        raise ConfigError(f"scale is {scale:g}; expected a factor above 0 and at most {MOST:g}, such as 2")
+def checked_scale(scale: float | None) -> float | None:
+    """Return a factor. Raises ConfigError for one outside of (0, 16]; None stays None."""
+    if scale is None:
+        return None
+    expected = f"a factor above 0 and at most {MOST:g}, such as 2"
+    return checks.number("scale", scale, lambda factor: 0 < factor <= MOST, expected)
+
+
+def checked_box(box: Box | None) -> Box | None:
+    """Return width and height to fit in. Raises ConfigError for what is no such pair; None stays None."""
+    if box is None:
+        return None
+    if not isinstance(box, tuple | list) or len(box) != 2 or (box[0] is None and box[1] is None):
+        raise checks.refused("box", box, "(width, height) in pixels, one of them may be None")
+    width, height = (
+        None if side is None else checks.whole("a side of box", side, 1, MOST_SIDE, of="pixels")
+        for side in box
+    )
+    return width, height
 
 
 def parse_box(text: str | None) -> Box | None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ExportError
 from dirformer.ground.paths import atomic_path
 from dirformer.inference.restorer import Restorer, start_noise
@@ -85,7 +86,9 @@ def export(
         ExportError: if the file differs by more than 1e-4 (float32) or is under 50 dB (float16).
         MissingExtraError: if a package of the extras `export` or `openvino` is missing.
     """
-    place = default_out(str(model), to) if out is None else Path(out)
+    checks.path("model", model)
+    checks.function("progress", progress)
+    place = default_out(str(model), to) if out is None else checks.path("out", out)
     return write(model, ExportOptions(place, to, precision, seed, overwrite), progress)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirformer.ground.errors import ConfigError, OutputError
+from dirformer.ground import checks
+from dirformer.ground.errors import OutputError
 from dirformer.ground.paths import require_place
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
@@ -29,12 +30,12 @@ class ExportOptions:
     """Replace files that are there."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("to", tuple(SUFFIXES)), ("precision", PRECISIONS)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ConfigError(f"{name} is {str(value)[:40]!r}; expected one of {', '.join(choices)}")
-        if self.seed is not None and type(self.seed) is not int:
-            raise ConfigError(f"seed is {str(self.seed)[:40]!r}; expected a whole number, or none")
+        checks.choice("to", self.to, SUFFIXES)
+        checks.choice("precision", self.precision, PRECISIONS)
+        overwrite = checks.flag("overwrite", self.overwrite)
+        checks.settle(self, out=checks.path("out", self.out), overwrite=overwrite)
+        if self.seed is not None:
+            checks.settle(self, seed=checks.seed(self.seed))
         if self.out.suffix.lower() != SUFFIXES[self.to]:
             raise OutputError(f"{self.out} does not end in {SUFFIXES[self.to]}, as a file for {self.to} does")
         for path in self.paths:
@@ -49,8 +50,9 @@ class ExportOptions:
 
 
 def default_out(model: str, to: str) -> Path:
-    """Return the name of a model's file in the current folder."""
+    """Return the name of a model's file in the current folder. Raises ConfigError for another format."""
+    checks.choice("to", to, SUFFIXES)
     name = Path(model).name
     for suffix in (".safetensors", ".pth", ".ckpt", ".pt"):
         name = name.removesuffix(suffix)
-    return Path(f"{name}{SUFFIXES.get(to, '')}")
+    return Path(f"{name}{SUFFIXES[to]}")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from reprlib import repr as short
 from typing import Any, Literal, get_args
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError
 from dirformer.tasks import TASKS
 
@@ -107,6 +108,7 @@ class ModelConfig:
     """Time as fed to the denoiser: (t − 1)/(10·T) as released, or t itself (1 … T) as in the paper."""
 
     def __post_init__(self) -> None:
+        checks.settle(self, **{each.name: _typed(each, getattr(self, each.name)) for each in fields(self)})
         _require_choice("task", self.task)
         for field in _CHOICES:
             _require_choice(field, getattr(self, field))
@@ -170,26 +172,18 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Rebuild from `to_dict`'s result; unknown fields and wrong types raise ConfigError."""
-        known = {f.name: f.default for f in fields(cls)}
-        typed: dict[str, Any] = {}
-        for name, value in values.items():
+        known = {each.name: each for each in fields(cls)}
+        for name in checks.instance("model config", values, dict):
             if name not in known:
                 near = difflib.get_close_matches(str(name)[:40], known, n=1, cutoff=0.0)[0]
                 raise ConfigError(
                     f"model config has no field {short(name)}; the nearest valid one is {near!r}"
                 )
-            kind = str if name == "task" else type(known[name])
-            if kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
-                typed[name] = tuple(value)  # JSON and YAML know lists only
-            elif kind is float and type(value) is int:
-                typed[name] = float(value)
-            elif type(value) is kind:
-                typed[name] = value
-            else:
-                raise ConfigError(f"model config: {name} is {short(value)}; expected {kind.__name__}")
-            _require_choice(name, value)
-        if "task" not in typed:
+        if "task" not in values:
             raise ConfigError("model config has no task; expected one of " + ", ".join(TASKS))
+        typed = {name: _typed(known[name], value) for name, value in values.items()}
+        for name, value in typed.items():
+            _require_choice(name, value)
         return cls(**typed)
 
 
@@ -224,7 +218,21 @@ _MOST = {
     "denoiser_blocks": 1000,
 }
 """Far beyond every network that was ever trained: a config from a file may not ask for any size."""
+_LARGEST = 2**53
+"""Whole numbers up to this are floats, too."""
 _POSITIVE = ("scale", "dim", "unshuffle", "cpen_dim", "cpen_unshuffle", "prior_dim")
+
+
+def _typed(field: Field[Any], value: Any) -> Any:
+    """Return a value as its field's type. JSON and YAML know lists only, and 1 may stand for 1.0."""
+    kind = str if field.name == "task" else type(field.default)
+    if kind is tuple and isinstance(value, list | tuple) and all(type(item) is int for item in value):
+        return tuple(value)
+    if kind is float and type(value) is int and abs(value) <= _LARGEST:
+        return float(value)
+    if type(value) is not kind or kind is tuple:
+        raise ConfigError(f"model config: {field.name} is {short(value)}; expected {kind.__name__}")
+    return value
 
 
 def _require_choice(field: str, value: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dirformer.ground import checks
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.dirformer import DIRformer, ModulatedNorm
 from dirformer.networks.prior import CPEN, Denoiser, Diffusion
@@ -23,7 +24,7 @@ class DiffIRS1(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = checks.instance("config", config, ModelConfig)
         self.cpen = CPEN(config, with_gt=True)
         self.dirformer = DIRformer(config)
 
@@ -39,7 +40,7 @@ class DiffIRS2(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = checks.instance("config", config, ModelConfig)
         self.cpen = CPEN(config, with_gt=False)
         self.denoiser = Denoiser(config) if config.timesteps else None
         self.diffusion = Diffusion(config)

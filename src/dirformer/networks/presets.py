@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError
 from dirformer.networks.config import ModelConfig
 
 
 def preset(name: str) -> ModelConfig:
     """Return the preset of that name; ConfigError lists the names there are."""
-    if name not in PRESETS:
+    if checks.text("preset", name) not in PRESETS:
         raise ConfigError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from dirformer.ground import checks
 from dirformer.ground.errors import CheckpointError, ConfigError
 from dirformer.ground.paths import is_file
 from dirformer.tasks import TASKS
@@ -103,8 +104,10 @@ def find_weights(model: str | Path) -> Path:
 
     Raises:
         CheckpointError: if nothing of that name is there.
+        ConfigError: if it is no name.
         MissingExtraError: if it can only be on the hub, and the extra `hub` is not installed.
     """
+    checks.path("model", model)
     shipped = _weights(str(model))
     path = shipped if is_file(shipped) else Path(model)
     if is_file(path):
@@ -134,7 +137,7 @@ def task_of(name: str | None) -> str | None:
     Raises:
         ConfigError: with the words there are.
     """
-    if name is None or name in TASKS:
+    if name is None or checks.text("task", name) in TASKS:
         return name
     if name not in OWN_SIZE:
         words = (*TASKS, *OWN_SIZE)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dirformer.ground import checks
 from dirformer.ground.errors import CheckpointError
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2
@@ -43,7 +44,7 @@ def load(model: str | Path) -> DiffIR:
     Raises:
         CheckpointError: as `open_weights`; also if the name is unknown.
     """
-    named = isinstance(model, str) or model.is_dir()
+    named = isinstance(model, str) or checks.path("model", model).is_dir()
     return open_weights(find_weights(model) if named else Path(model)).model
 
 

@@ -13,9 +13,10 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dirformer.ground import checks
 from dirformer.ground.errors import OutputError
 from dirformer.ground.paths import atomic_path
-from dirformer.networks.diffir import DiffIR
+from dirformer.networks.diffir import DiffIR, DiffIRS1, DiffIRS2
 from dirformer.tasks import TASKS
 from dirformer.weights import checkpoints, hub
 from dirformer.weights.catalog import CATALOG, find_weights
@@ -48,6 +49,10 @@ def from_pretrained(
             pickle on the hub is not loaded.
         MissingExtraError: if it can only be on the hub, and the extra `hub` is not installed.
     """
+    checks.path("name", name)
+    for what, given in (("revision", revision), ("token", token)):
+        if given is not None:
+            checks.text(what, given)
     text = str(name)
     if not Path(name).exists() and isinstance(name, str) and name not in CATALOG and hub.is_hub_name(text):
         path = hub.fetch(text, revision=revision, cache_dir=cache_dir, token=token, offline=offline)
@@ -82,7 +87,14 @@ def save_pretrained(
         CheckpointError: if a file is no network of ours.
         OutputError: if files are there already, or cannot be written.
     """
-    place = Path(folder)
+    place = checks.path("folder", folder)
+    if not isinstance(model, DiffIRS1 | DiffIRS2):
+        checks.path("model", model)
+    for what, text in (("name", name), ("licence", licence)):
+        if text is not None:
+            checks.text(what, text)
+    overwrite = checks.flag("overwrite", overwrite)
+    _require_json("provenance", {} if provenance is None else provenance)
     paths = {part: place / part for part in ("README.md", "config.json", hub.FILE)}
     for path in paths.values():
         if path.exists() and not overwrite:
@@ -139,12 +151,20 @@ def push_to_hub(
         OutputError: if the hub refuses, or cannot be reached.
         MissingExtraError: if the extra `hub` is not installed.
     """
-    hub.require_hub(repository)
+    hub.require_hub(checks.text("repository", repository))
     with TemporaryDirectory(prefix="dirformer-") as folder:
         save_pretrained(
             model, folder, name=repository, licence=licence, provenance=provenance, overwrite=True
         )
         return hub.push(Path(folder), repository, private=private, token=token, message=message)
+
+
+def _require_json(name: str, value: object) -> None:
+    """Raise ConfigError unless a value is a dictionary that can be written as JSON."""
+    try:
+        json.dumps(checks.instance(name, value, dict))
+    except (TypeError, ValueError, RecursionError):
+        raise checks.refused(name, value, "JSON values: text, numbers, lists and dictionaries") from None
 
 
 def _config(header: Header) -> str:
