@@ -23,7 +23,7 @@ from dirformer.cli.exporting import export
 from dirformer.cli.page import serve
 from dirformer.cli.restoring import restore
 from dirformer.cli.staged import staged
-from dirformer.cli.terminal import complain, forgive_terminals, say
+from dirformer.cli.terminal import complain, forgive_terminals, say, visible
 from dirformer.cli.training import plan, train
 from dirformer.cli.weights import convert, models
 from dirformer.ground.errors import DirformerError
@@ -50,7 +50,7 @@ VERBS: dict[str, Callable[..., None]] = {
 
 
 class _Verbs(TyperGroup):
-    """All verbs; a command line that is wrong is answered without the secrets of its addresses."""
+    """All verbs; a wrong command line is answered without secrets of addresses and control characters."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
@@ -59,7 +59,7 @@ class _Verbs(TyperGroup):
         except Exception as error:
             message = getattr(error, "message", None)
             if isinstance(message, str):
-                error.message = shown_in(message)  # type: ignore[attr-defined]
+                error.message = visible(shown_in(message))  # type: ignore[attr-defined]
             raise
 
 

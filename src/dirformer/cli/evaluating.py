@@ -14,7 +14,7 @@ from dirformer.cli.fleet import Fleet, SetTold, begin
 from dirformer.cli.options import Device, Json, Methods, MetricWeights, Overwrite, Precision, Protocol, Seed
 from dirformer.cli.staged import report as to
 from dirformer.cli.staged import source, staged, target, weights
-from dirformer.cli.terminal import named, progress, say, write_json
+from dirformer.cli.terminal import named, progress, say, say_table, write_json
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.ground.places import Place, shown
 
@@ -98,7 +98,7 @@ def _write(result: dict[str, Any], files: Iterable[Path | None]) -> None:
     from dirformer.evaluation.tables import as_text
 
     result = named(result)
-    say(as_text(result))
+    say_table(as_text(result))
     for path in files:
         if path is not None:
             write_result(path, result)
@@ -170,7 +170,7 @@ def cost(
     from dirformer.evaluation.cost import cost_table
 
     result = run(model, sides, stage=stage, measure=measure, device=device)
-    say(cost_table(result))
+    say_table(cost_table(result))
     write_json(as_json, result)
 
 
@@ -272,7 +272,7 @@ def reproduce(
         from dirformer.evaluation.claims import check_claims, claims_text
 
         found = check_claims()
-        say(claims_text(found))
+        say_table(claims_text(found))
         write_json(as_json, found)
         return
     paper_table(target)
@@ -286,7 +286,7 @@ def reproduce(
     for line in run.introduction():
         say(line)
     result = run.summarise(progress(run.steps(), len(run), "reproducing"))
-    say(run.text(result))
+    say_table(run.text(result))
     write_json(as_json, result)
     if plot is not None:
         say(run.draw(result, plot, overwrite=overwrite))

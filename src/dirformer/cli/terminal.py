@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,19 +51,40 @@ def named(value: T) -> T:
     return result
 
 
+def visible(text: str) -> str:
+    r"""Return text in which control characters are written out, `\x1b` for an escape: a terminal obeys none.
+
+    So are those that turn the direction of writing or end a line. Spaces of all kinds and joiners of letters
+    stay; bytes that are no text are left to the terminal's own mark.
+    """
+    return "".join(
+        c if c.isprintable() or _harmless(c) else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def _harmless(character: str) -> bool:
+    return unicodedata.category(character) in ("Zs", "Cs") or character in "\u200c\u200d"
+
+
 def say(line: str) -> None:
     """Print a line for people."""
-    print(named(line), flush=True)  # noqa: T201
+    print(visible(named(line)), flush=True)  # noqa: T201
+
+
+def say_table(text: str) -> None:
+    """Print lines that were laid out as a table."""
+    for line in text.split("\n"):
+        say(line)
 
 
 def say_aside(line: str) -> None:
     """Print a line for people on standard error, where standard output is a result's."""
-    print(named(line), file=sys.stderr, flush=True)  # noqa: T201
+    print(visible(named(line)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def complain(line: str) -> None:
     """Print an error: one line on standard error."""
-    print(f"dirformer: {' '.join(named(line).split())}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"dirformer: {visible(' '.join(named(line).split()))}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def write_json(path: Path | None, value: dict[str, Any]) -> None:
@@ -110,7 +132,15 @@ def open_bar(total: int | None, label: str) -> Iterator[Bar]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     count = TextColumn("{task.completed:.0f}/{task.total}")
-    columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), count, TimeRemainingColumn())
+    # A label may be a file's name: no markup of rich's either.
+    label = visible(label)
+    columns = (
+        TextColumn(label.replace("{", "{{").replace("}", "}}"), markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        count,
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)

@@ -11,7 +11,7 @@ import dirformer.cli.photo_options as of
 from dirformer.cli.options import Device, Json, Overrides, Precision
 from dirformer.cli.planning import are_photos, plan_photos
 from dirformer.cli.staged import source, text, weights
-from dirformer.cli.terminal import say, write_json
+from dirformer.cli.terminal import say, say_table, write_json
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.formats import MAX_PIXELS
 from dirformer.ground.places import is_url, shown
@@ -40,7 +40,7 @@ def train(
         if minutes is not None:
             raise ConfigError("--minutes does not go with --sweep; give the rows the same steps=NUMBER")
         rows = Sweep(sweep, [*([recipe] if recipe else []), *(overrides or [])])
-        say(as_markdown(rows.run(say)))
+        say_table(as_markdown(rows.run(say)))
         say(f"table: {rows.folder / 'table.md'}, .csv, .json")
         return
     if recipe is None:
@@ -131,5 +131,5 @@ def _plan_training(recipe: str, overrides: list[str] | None, as_json: Path | Non
     from dirformer.training.config import load_recipe
 
     result = run(load_recipe(recipe, overrides), say)
-    say(plan_text(result))
+    say_table(plan_text(result))
     write_json(as_json, result)
