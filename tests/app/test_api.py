@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 import dirformer
+from dirformer.app.server import is_local
 from helpers import picture
 
 gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed (extra `app`)")
+httpx = pytest.importorskip("httpx", reason="gradio's HTTP client is not installed (extra `app`)")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
@@ -78,6 +80,12 @@ def test_options_reach_the_network(client: Any, tmp_path: Path) -> None:
         ({"strength": 2}, "strength"),
         ({"task": "inpainting"}, "inpainting"),
         ({"size": "99"}, "expected a factor above 0 and at most 16"),
+        ({"strength": "a"}, "strength is 'a'; expected 0 .* to 1"),
+        ({"seed": "x"}, "seed is 'x'; expected a whole number"),
+        ({"seed": 1.5}, r"seed is 1\.5; expected a whole number"),
+        ({"seed": True}, "seed is True; expected a whole number"),
+        ({"mask": {"path": "/etc/hostname"}}, "not of its field's kind; expected .* uploaded first"),
+        ({"mask": 3}, "not of its field's kind"),
     ],
 )
 def test_errors_reach_programs(client: Any, tmp_path: Path, fields: dict[str, Any], words: str) -> None:
@@ -86,6 +94,56 @@ def test_errors_reach_programs(client: Any, tmp_path: Path, fields: dict[str, An
     with pytest.raises(Exception, match=words) as error:
         restored(client, tmp_path / "photo.png", **fields)
     assert "/files/" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:7860", 200),
+        ("LOCALHOST", 200),
+        ("127.0.0.1:1", 200),
+        ("[::1]:7860", 200),
+        ("evil.com", 403),
+        ("evil.com:7860", 403),
+        ("127.0.0.1.evil.com", 403),
+        ("localhost@evil.com", 403),
+        ("", 403),
+    ],
+)
+def test_a_local_page_answers_to_its_own_names(address: str, host: str, status: int) -> None:
+    """A page elsewhere whose name leads here gets one line, also for the interface of programs."""
+    for path in ("/", "/config", "/gradio_api/info"):
+        answer = httpx.get(address + path, headers={"Host": host})
+        assert answer.status_code == status
+        assert status == 200 or len(answer.text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("photos.example.org", False),
+    ],
+)
+def test_other_addresses_answer_to_all_names(host: str, local: bool) -> None:
+    """Whoever lets the network in knows under which names."""
+    assert is_local(host) == local
+
+
+def test_paths_of_the_server_are_refused_in_one_line(address: str) -> None:
+    """A program that names a file without uploading it is told so, and gets nothing of it."""
+    named = {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}
+    values = [named, "choose for me", "faithful", "", 1, 0, "same", None]
+    call = f"{address}/gradio_api/call/restore"
+    event = httpx.post(call, json={"data": values}).json()["event_id"]
+    answer = httpx.get(f"{call}/{event}", timeout=60).text
+    assert "event: error" in answer and "a file is named that was not uploaded; files are uploaded" in answer
 
 
 def test_result_too_large_is_refused(client: Any, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def details(*, samples: bool) -> dict[str, Any]:
     with gr.Accordion("Details", open=False):
         rows = {
             "format": gr.Dropdown(list(FORMATS), value="same", label="Format of the result"),
-            "quality": gr.Number(label="Quality", info="1 to 100; empty: as the photo's.", precision=0),
+            "quality": gr.Number(label="Quality", info="1 to 100; empty: as the photo's."),
             "strip_metadata": gr.Checkbox(label="Leave metadata out (GPS, camera)"),
-            "seed": gr.Number(0, label="Seed", info="Another seed is another draw.", precision=0),
+            "seed": gr.Number(0, label="Seed", info="Another seed is another draw."),
             "memory": gr.Textbox(label="Memory limit", placeholder="2GiB", max_lines=1),
         }
         if samples:

@@ -102,8 +102,8 @@ def tab(limits: Limits) -> None:
             keep = gr.Button("Save mask")
             saved = gr.File(label="Mask, full size", interactive=False, visible=False)
             rows = {
-                "dilate": gr.Number(0, label="Grow", info="Pixels.", precision=0, minimum=0),
-                "feather": gr.Number(0, label="Feather", info="Pixels.", precision=0, minimum=0),
+                "dilate": gr.Number(0, label="Grow", info="Pixels.", minimum=0),
+                "feather": gr.Number(0, label="Feather", info="Pixels.", minimum=0),
                 "extend": gr.Textbox(
                     label="Paint beyond the edges", placeholder="left,top,right,bottom", max_lines=1
                 ),

@@ -7,11 +7,13 @@ has gone) stops the work.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import InvalidPathError
 
 from dirformer.app import filling
 from dirformer.app.background import Share, in_thread
@@ -34,7 +36,9 @@ from dirformer.app.fields import (
 from dirformer.app.one import News, restored, show_upload, shown
 from dirformer.app.wishes import CHOOSE, FORMATS, TASK_WORDS, Limits
 from dirformer.app.work import folder, restore_batch
-from dirformer.ground.errors import DirformerError
+from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
+
+log = logging.getLogger(__name__)
 
 TITLE = "dirformer: restore photos"
 CSS = """
@@ -43,6 +47,7 @@ CSS = """
 .status progress { width: 100%; height: .8em }
 footer { display: none !important }
 """
+_UPLOAD = "files are uploaded first, as handle_file of gradio_client does"
 _ABOUT = "# dirformer\nRestore photos on this computer. Nothing is sent anywhere else."
 _CLIENT = """Five lines, with the package `gradio_client`:
 
@@ -58,13 +63,33 @@ Also `task`, `look`, `size`, `strength`, `seed`, `format` and, for holes, `mask=
 """
 
 
+class _Page(gr.Blocks):
+    """Blocks that say in one line why they do not take a value; Gradio tells a program nothing."""
+
+    async def preprocess_data(self, *arguments: Any, **options: Any) -> list[Any]:
+        """Return the values of an event as its function takes them."""
+        try:
+            values: list[Any] = await super().preprocess_data(*arguments, **options)
+        except gr.Error:
+            raise
+        except InvalidPathError:
+            raise failed(PhotoError(f"a file is named that was not uploaded; {_UPLOAD}")) from None
+        except Exception:
+            log.debug("a value was refused", exc_info=True)
+            line = (
+                f"a value is not of its field's kind; expected text, a number or a file as stated; {_UPLOAD}"
+            )
+            raise failed(ConfigError(line)) from None
+        return values
+
+
 def build(limits: Limits) -> gr.Blocks:
     """Return the page.
 
     Args:
         limits: what its owner allows.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with _Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(_ABOUT)
         with gr.Tab("Restore"):
             _restore_tab(limits)
@@ -136,7 +161,7 @@ def _api(limits: Limits) -> None:
         "look": gr.Radio(LOOKS, value=LOOKS[0], label="look", visible=False),
         "size": gr.Textbox("", label="size", visible=False),
         "strength": gr.Number(1, label="strength", visible=False),
-        "seed": gr.Number(0, label="seed", visible=False, precision=0),
+        "seed": gr.Number(0, label="seed", visible=False),
         "format": gr.Dropdown(list(FORMATS), value="same", label="format", visible=False),
     }
     fields = Fields.of(rows)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -70,6 +72,7 @@ def _launched(limits: Limits, host: str, port: int | None) -> Any:
     from dirformer.app.page import CSS, build
 
     page = build(limits)
+    hosts = [Middleware(_LocalHosts, host)] if is_local(host) else []
     # A queue for each device: what computes runs one by one, in the order of arrival.
     page.queue(default_concurrency_limit=1, max_size=MOST_WAITING)
     try:
@@ -86,12 +89,45 @@ def _launched(limits: Limits, host: str, port: int | None) -> Any:
             max_file_size=limits.max_upload,
             theme=gr.themes.Default(font=_FONTS, font_mono=_MONO),
             css=CSS,
-            app_kwargs={"middleware": [Middleware(_Policy)]},
+            app_kwargs={"middleware": [Middleware(_Policy), *hosts]},
         )
     except OSError as error:
         at = "" if port is None else f":{port}"
         raise ConfigError(f"{host}{at} cannot be listened on: {error}; give another --port") from None
     return page
+
+
+def is_local(host: str) -> bool:
+    """Return whether only this computer can reach what listens on an address."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host.lower() == "localhost"
+
+
+class _LocalHosts:
+    """Answers requests for this computer's own names alone, whatever the port.
+
+    A page from elsewhere may let its name lead here (DNS rebinding); the browser then sends that name.
+    """
+
+    def __init__(self, app: Any, host: str) -> None:
+        self.app = app
+        self.names = {"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.strip('[]').lower()}]"}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        given = next((value for name, value in scope.get("headers", ()) if name == b"host"), b"")
+        name = re.sub(r":[0-9]*$", "", given.decode("latin-1").lower())
+        if scope["type"] == "lifespan" or name in self.names:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            line = (
+                b"this page answers to localhost and 127.0.0.1 alone; start it with --host to let others in\n"
+            )
+            kind = (b"content-type", b"text/plain; charset=utf-8")
+            await send({"type": "http.response.start", "status": 403, "headers": [kind]})
+            await send({"type": "http.response.body", "body": line})
 
 
 class _Policy:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dirformer.ground.errors import ConfigError
+from dirformer.ground import checks
 from dirformer.ground.formats import FORMAT_SUFFIXES
 from dirformer.inference.jobs import FileOptions, parse_extend
 from dirformer.inference.options import RestoreOptions
@@ -82,7 +82,7 @@ class Wishes:
     @property
     def seed_number(self) -> int:
         """The seed. Raises ConfigError if it is no whole number."""
-        return _whole(self.seed, "seed", -(2**63), 2**63 - 1)
+        return checks.seed(_whole(self.seed))
 
     def restore_options(self, limits: Limits) -> RestoreOptions:
         """Return how to restore. Raises ConfigError."""
@@ -94,19 +94,19 @@ class Wishes:
             max_memory=min(bounds, default=None),
             strength=self.strength,
             consistent=self.consistent,
-            samples=_whole(self.samples, "samples", 1, MOST_SAMPLES),
+            samples=checks.whole("samples", _whole(self.samples), 1, MOST_SAMPLES),
         )
 
     def file_options(self, limits: Limits) -> FileOptions:
         """Return how to read and write. Raises ConfigError."""
         scale, box = _scale_or_box(self.size)
         return FileOptions(
-            quality=None if not self.quality else _whole(self.quality, "quality", 1, 100),
+            quality=_whole(self.quality) or None,
             format=self.format,
             strip_metadata=self.strip_metadata,
             max_pixels=limits.max_pixels,
-            dilate=_whole(self.dilate, "dilate", 0, 1000),
-            feather=_whole(self.feather, "feather", 0, 1000),
+            dilate=_whole(self.dilate),
+            feather=_whole(self.feather),
             extend=parse_extend(self.extend.strip() or None),
             scale=scale,
             box=box,
@@ -124,12 +124,6 @@ def _scale_or_box(text: str) -> tuple[float | None, tuple[int | None, int | None
     return None, parse_box(text)
 
 
-def _whole(value: Any, name: str, least: int, most: int) -> int:
-    try:
-        number = int(value)
-        whole = number == value
-    except (TypeError, ValueError, OverflowError):
-        whole, number = False, 0
-    if not whole or not least <= number <= most:
-        raise ConfigError(f"{name} is {str(value)[:40]}; expected a whole number of {least} to {most}")
-    return number
+def _whole(value: Any) -> Any:
+    """Return a field's 3.0 as 3, and anything else as it is: the options check it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
