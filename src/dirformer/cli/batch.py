@@ -24,15 +24,13 @@ from dirformer.ground.paths import is_file, remove_leftovers, require_place
 from dirformer.inference.choice import Keys, by_model, influences, split_finished
 from dirformer.inference.done import DoneLog, passed_over
 from dirformer.inference.jobs import FileOptions, Job, Planned, Replace, parse_extend, plan_jobs
-from dirformer.inference.options import RestoreOptions
+from dirformer.inference.options import MOST_WORKERS, RestoreOptions
 from dirformer.inference.sizes import parse_box
 from dirformer.weights.catalog import task_of
 
 if TYPE_CHECKING:
     from dirformer.inference.files import FileRun, Restored
     from dirformer.inference.restorer import Restorer
-
-MOST_WORKERS = 64
 
 
 @dataclass
