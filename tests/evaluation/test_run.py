@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from dirformer.evaluation import methods, run
 from dirformer.evaluation.methods import Method
-from dirformer.evaluation.results import finite, interval95, read_result, write_result
+from dirformer.evaluation.report import worst_first
+from dirformer.evaluation.results import finite, infinite, interval95, read_result, write_result
 from dirformer.evaluation.run import Evaluation, evaluate
 from dirformer.evaluation.samples import find_samples
 from dirformer.evaluation.tables import as_text
@@ -85,12 +87,66 @@ def test_equal_photos_are_infinite_and_null_in_files(pairs: tuple[Path, Path], t
     """A perfect photo has an infinite PSNR, the mean with it, and JSON has null for it."""
     result = evaluate(["input"], pairs[1], pairs[1], "deblurring")
     write_result(tmp_path / "r.json", result)
-    entry = read_result(tmp_path / "r.json")["models"][0]
+    entry = json.loads((tmp_path / "r.json").read_text())["models"][0]
     assert result["models"][0]["mean"]["psnr"] == float("inf")
+    assert read_result(tmp_path / "r.json")["models"][0]["mean"]["psnr"] == float("inf")
     assert entry["images"][0]["psnr"] is None
     assert entry["mean"]["psnr"] is None
     assert entry["mean"]["ssim"] == pytest.approx(1)
     assert entry["interval95"]["psnr"] == [None, None]
+
+
+def ruined(lq: torch.Tensor, mask: torch.Tensor | None, scale: int, seed: int) -> torch.Tensor:
+    """What a network with huge weights makes of a photo: one pixel is no number."""
+    del mask, seed
+    photo = lq.repeat_interleave(scale, 1).repeat_interleave(scale, 2).clone()
+    photo[0, 40, 40] = float("nan")
+    return photo
+
+
+def test_results_with_nan_have_no_score_and_no_rank(
+    pairs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every metric is NaN, a line says so, nothing is starred, and files and journals keep it apart from
+    infinity."""
+    original = run.find_method
+    monkeypatch.setattr(
+        run,
+        "find_method",
+        lambda name, **options: Method(name, ruined) if name == "lanczos" else original(name, **options),
+    )
+    journal = tmp_path / "rows.jsonl"
+    options = {"journal": journal, "all_variants": True, "metrics": ("psnr_aligned", "psnr_shifted")}
+    first = evaluate(["lanczos", "bicubic"], *pairs, "sr", **options)
+    again = evaluate(["lanczos", "bicubic"], *pairs, "sr", **options)
+    assert "NaN" not in journal.read_text()
+    for result in (first, again):
+        entry = result["models"][0]
+        scores = [entry["mean"][name] for name in ("psnr_y", "ssim_y", "psnr_aligned", "psnr_shifted")]
+        assert all(map(math.isnan, [*scores, *entry["interval95"]["psnr_y"], *entry["variants"].values()]))
+        text = as_text(result)
+        assert "lanczos: 2 of 2 results are not finite, the first is harbour" in text
+        assert text.count("*") == 5 and "*nan" not in text  # four metrics of bicubic, and the legend
+    for name in ("r.json", "r.csv", "r.md"):
+        write_result(tmp_path / name, first)
+    stored = read_result(tmp_path / "r.json")
+    json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
+    assert math.isnan(stored["models"][0]["mean"]["psnr_y"])
+    assert "**nan**" not in (tmp_path / "r.md").read_text()
+    assert "lanczos,harbour,nan,nan" in (tmp_path / "r.csv").read_text()
+    assert worst_first(stored)[0]["name"] == "harbour"
+
+
+def test_a_photo_named_nan_keeps_its_name() -> None:
+    """Only scores are spelt that way in files."""
+    row = {"name": "nan", "psnr": float("nan"), "by_seed": {"psnr": [float("inf"), 1.0]}}
+    assert json.loads(json.dumps(finite(row))) == {
+        "name": "nan",
+        "psnr": "nan",
+        "by_seed": {"psnr": [None, 1.0]},
+    }
+    back = infinite(finite(row))
+    assert back["name"] == "nan" and math.isnan(back["psnr"]) and back["by_seed"] == row["by_seed"]
 
 
 def test_results_are_rounded_to_8_bit_before_scoring(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from statistics import StatisticsError
 from types import SimpleNamespace
@@ -49,6 +50,17 @@ def test_previews_show_lq_result_and_gt(tmp_path: Path, model: Any) -> None:
         # JPEG keeps the means of its blocks.
         difference = torch.nn.functional.avg_pool2d((drawn - large)[None], 16)
         assert float(difference.abs().max()) < 0.05
+
+
+def test_an_equal_photo_counts_100_db_and_nan_counts_nothing(tmp_path: Path) -> None:
+    """So the mean over photos stays a number that can be compared, unless the network is ruined."""
+    validation = Validation(recipe(tmp_path, TINY_SR))
+    gt = validation.cases[0].gt[0]
+    assert validation.score_of(gt.clone(), 0) == 100
+    assert validation.score_of(1 - gt, 0) < 20
+    spoilt = gt.clone()
+    spoilt[0, 20, 20] = float("nan")
+    assert math.isnan(validation.score_of(spoilt, 0))
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,25 @@ def test_photos_too_small_or_unequal_are_refused() -> None:
         _scored(torch.zeros(3, 9, 8), torch.zeros(3, 8, 8), 0)
 
 
+def test_nan_and_nothing_left_are_not_perfect() -> None:
+    """NaN gives NaN in every form of PSNR, and a photo without a pixel inside the border is refused."""
+    gt = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
+    result = gt.clone()
+    result[1, 24, 32] = float("nan")
+    for score in (psnr, psnr_matched, psnr_shifted):
+        assert math.isnan(score(result, gt)) and score(gt, gt) == math.inf
+    # A pixel that only the later shifts see.
+    edge = gt.clone()
+    edge[0, 36, 40] = float("nan")
+    assert math.isnan(psnr_shifted(edge, gt))
+    for side, border in ((8, 4), (7, 4), (3, 4), (1, 1)):
+        with pytest.raises(PhotoError, match=f"{side}×{side} photo has no pixel inside a border of {border}"):
+            psnr(gt[:, :side, :side], gt[:, :side, :side], border)
+    assert psnr(gt[:, :9, :9], gt[:, :9, :9], 4) == math.inf
+    with pytest.raises(PhotoError, match="no pixel"):
+        psnr(gt[:, :0], gt[:, :0])
+
+
 def test_all_variants_of_one_pair(golden: dict, arrays: dict[str, np.ndarray]) -> None:
     """The side-by-side list has the reference figure of each variant, and says who uses it."""
     expected = golden["cat_motion9"]

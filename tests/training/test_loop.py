@@ -240,6 +240,42 @@ def test_a_collapse_of_the_score_rolls_back(photos: Path) -> None:
     assert load_provenance(config.folder / "best.safetensors")["scores"] == {"psnr_y": 21.0}
 
 
+def test_a_score_of_nan_is_a_collapse(photos: Path) -> None:
+    """It is neither best nor good: the run goes back, and what was best stays."""
+    scores, lines = iter([20.0, float("nan"), 20.5, 19.0]), list[str]()
+    config = tiny_recipe(photos, val_every=2)
+    loop.train(config, lambda *_: {"psnr_y": next(scores)}, lines.append)
+    assert any("psnr_y is nan at step 4" in line and "back to step 2" in line for line in lines)
+    assert load_provenance(config.folder / "best.safetensors")["scores"] == {"psnr_y": 20.5}
+    for line in (config.folder / "journal.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_after_an_infinite_score_no_other_is_a_collapse(photos: Path) -> None:
+    """Every score is infinitely far below it, itself too."""
+    scores, lines = iter([float("inf"), float("inf"), 20.0]), list[str]()
+    loop.train(tiny_recipe(photos, val_every=2), lambda *_: {"psnr_y": next(scores)}, lines.append)
+    assert not any("back to" in line for line in lines) and next(scores, None) is None
+
+
+@pytest.mark.parametrize("val", [False, True])
+def test_huge_finite_weights_are_not_kept(photos: Path, val: bool) -> None:
+    """Weights that restore NaN never become best, good or last: the run ends where it was sound."""
+    schedule = {"schedule": "multistep", "milestones": [3], "gamma": 1e34, "clip": 1.0}
+    data = {"val": str(photo_folder(photos.parent / "val", 1, seed=9))} if val else {}
+    config = tiny_recipe(photos, steps=4, val_every=2, optimiser=schedule, data=data)
+    with pytest.raises(TrainingError, match=r"at step 4.*is from before"):
+        train(config, quiet)
+    kept = ["best", "last"] if val else ["last"]
+    for name in kept:
+        assert load_provenance(config.folder / f"{name}.safetensors")["step"] == 2
+    for name in ("good", "state"):
+        assert torch.load(config.folder / f"{name}.pt", weights_only=True)["step"] == 2
+    nothing = tiny_recipe(photos, name="nothing", steps=1, optimiser={"lr": 1e30})
+    with pytest.raises(TrainingError, match="step 1; nothing was saved before"):
+        train(nothing, quiet)
+
+
 def test_validation_keeps_the_best(photos: Path) -> None:
     """Scores are taken from the averaged network; the best so far is kept apart from the last."""
     scores = iter([1.0, 3.0, 2.0])

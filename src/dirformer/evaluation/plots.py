@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def plot_results(
         if name not in entry["mean"]:
             raise ConfigError(f"{entry['model']} has no {name}; it has {', '.join(entry['mean'])}")
         place = model_axis(kind, entry["model"])
-        if place is not None and entry["mean"][name] is not None:
+        if place is not None and math.isfinite(entry["mean"][name]):
             points.append(Point(place, entry["mean"][name], Path(entry["model"]).stem))
     points += [] if quoted is None else quoted_points(kind, quoted, name)
     if not points:

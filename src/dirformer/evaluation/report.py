@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +159,14 @@ def worst_first(result: dict[str, Any]) -> list[dict[str, Any]]:
     sign = -1 if described(metric).lower else 1
 
     def badness(row: dict[str, Any]) -> float:
-        return sign * (float("inf") if row[metric] is None else row[metric])
+        return -math.inf if math.isnan(row[metric]) else sign * row[metric]
 
     return sorted(entry["images"], key=badness)
 
 
 def _panel(model: str, scores: dict[str, Any], lq: Tensor, hq: Tensor, gt: Tensor) -> str:
     gt = gt[:, : hq.shape[1], : hq.shape[2]]
-    shown = {k: v for k, v in scores.items() if v is None or isinstance(v, int | float)}
+    shown = {k: v for k, v in scores.items() if isinstance(v, int | float)}
     caption = "  ".join(f"{title(k)} {number(k, v)}" for k, v in shown.items())
     height, width = hq.shape[1:]
     frame = f"--a:33%;--b:66%;aspect-ratio:{width}/{height}"

@@ -24,7 +24,7 @@ from dirformer.evaluation.paper import (
     with_cells,
 )
 from dirformer.evaluation.plots import AXES, Point, draw_points, model_axis, quoted_axis
-from dirformer.evaluation.results import finite
+from dirformer.evaluation.results import finite, infinite
 from dirformer.evaluation.run import Evaluation, Record
 from dirformer.evaluation.tables import number, title
 from dirformer.ground.errors import ConfigError, DataError, DirformerError
@@ -226,11 +226,11 @@ class Reproduction:
         if entry["measured"] is None:
             return ["  not measured: " + self._reason(entry["case"])]
         lines = []
-        for row in entry["measured"]["models"]:
+        for row in infinite(entry["measured"]["models"]):
             texts = []
             for metric, value in row["mean"].items():
                 difference = entry["difference"][row["model"]].get(metric)
-                beside = "" if difference is None else f" ({difference:+.4g})"
+                beside = f" ({difference:+.4g})" if isinstance(difference, float) else ""
                 texts.append(f"{title(metric)} {number(metric, value)}{beside}")
             place = entry.get("axis", {}).get(row["model"])
             if place is not None:
@@ -262,7 +262,7 @@ class Reproduction:
             ]
             for row in (entry["measured"] or {"models": []})["models"]:
                 place = entry["axis"][row["model"]]
-                if place is not None and row["mean"].get(metric) is not None:
+                if place is not None and isinstance(row["mean"].get(metric), float):
                     points.append(Point(place, row["mean"][metric], Path(row["model"]).stem))
             panels[f"{case.name}, {title(metric)}"] = points
         return draw_points(panels, AXES[axis], out, joined=axis == "timesteps", overwrite=overwrite)

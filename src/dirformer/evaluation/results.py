@@ -9,8 +9,8 @@ A file is
          "interval95": {"psnr_y": [low, high], "ssim_y": [low, high]}}],
      "missing": ["lpips_alex is left out: …"], "settings": {…}}
 
-An infinite PSNR (equal photos) is null in a file. With several seeds a metric is the mean over seeds, and
-`by_seed` has the single numbers.
+An infinite PSNR (equal photos) is null in a file, a score of a result with NaN is "nan". With several seeds
+a metric is the mean over seeds, and `by_seed` has the single numbers.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
 NOT_METRICS = {"name", "seconds", "peak_mib", "by_seed", "variants"}
 _NOT_COLUMNS = {"name", "by_seed", "variants"}
+_NAMES = {"name", "model", "damage", "metric", "sha256"}
+"""Fields of text, which may read like a number."""
+NAN = "nan"
+"""How files spell NaN, which JSON does not know."""
 
 
 def safe_name(model: str) -> str:
@@ -57,16 +61,39 @@ def seed_spread(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         values = torch.tensor([row["by_seed"][metric] for row in rows], dtype=torch.float64)
         result[metric] = {
             "std_of_mean": float(values.mean(0).std(correction=0)),
-            "largest_on_one_photo": float((values.amax(1) - values.amin(1)).nan_to_num(0).max()),
+            # A photo that every seed restores perfectly has no spread; one with NaN has no known one.
+            "largest_on_one_photo": float(
+                (values.amax(1) - values.amin(1)).masked_fill((values == math.inf).all(1), 0).max()
+            ),
         }
     return result
+
+
+def not_finite(models: list[dict[str, Any]]) -> list[str]:
+    """Return a line on each model of a result that gave photos with NaN."""
+    lines = []
+    for entry in models:
+        names = [row["name"] for row in entry["images"] if any(map(_is_nan, row.values()))]
+        if names:
+            lines.append(
+                f"{entry['model']}: {len(names)} of {len(entry['images'])} results are not finite, the first "
+                f"is {names[0]}; their scores are nan and have no rank: look at the weights"
+            )
+    return lines
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def interval95(values: list[float]) -> list[float]:
     """Return the 95 % interval of the mean by the percentile bootstrap over photos.
 
     It says how much the mean would move with other photos of the same kind; always the same resamples.
+    Infinite if a value is, NaN if one is.
     """
+    if any(math.isnan(value) for value in values):
+        return [math.nan, math.nan]
     if not all(math.isfinite(value) for value in values):
         return [math.inf, math.inf]
     numbers = torch.tensor(values, dtype=torch.float64)
@@ -76,20 +103,23 @@ def interval95(values: list[float]) -> list[float]:
 
 
 def finite(value: Any) -> Any:
-    """Return JSON values with null where a number is not finite."""
+    """Return JSON values with null where a number is infinite, and "nan" where it is none."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
         return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return NAN if math.isnan(value) else None
 
 
 def infinite(value: Any) -> Any:
+    """Return the scores that `finite` made JSON values of: null is infinite, "nan" is NaN."""
     if isinstance(value, dict):
-        return {key: infinite(item) for key, item in value.items()}
+        return {key: item if key in _NAMES else infinite(item) for key, item in value.items()}
     if isinstance(value, list):
         return [infinite(item) for item in value]
-    return math.inf if value is None else value
+    return {None: math.inf, NAN: math.nan}.get(value, value)
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
@@ -100,11 +130,11 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
     """
     check_result_path(path)
     with atomic_path(path) as part:
-        part.write_text(_WRITERS[path.suffix](finite(result)), encoding="utf-8")
+        part.write_text(_WRITERS[path.suffix](result), encoding="utf-8")
 
 
 def _as_json(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=2) + "\n"
+    return json.dumps(finite(result), indent=2) + "\n"
 
 
 _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -115,11 +145,12 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a result file back; DataError if it is none."""
+    """Read a result file back, with infinity and NaN among its scores; DataError if it is none."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["schema"] == SCHEMA and result["models"] and "protocol" in result:
-            return dict(result)
+            scores = {key: infinite(result[key]) for key in ("models", "groups") if key in result}
+            return {**result, **scores}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise DataError(f"{path} is no result of `dirformer evaluate --json`; expected schema {SCHEMA}")

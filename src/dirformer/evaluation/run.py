@@ -32,7 +32,15 @@ from dirformer.evaluation.methods import (
     shown_name,
 )
 from dirformer.evaluation.request import check_request
-from dirformer.evaluation.results import SCHEMA, finite, infinite, safe_name, seed_spread, statistics
+from dirformer.evaluation.results import (
+    SCHEMA,
+    finite,
+    infinite,
+    not_finite,
+    safe_name,
+    seed_spread,
+    statistics,
+)
 from dirformer.evaluation.samples import Sample, find_samples, restore_sample
 from dirformer.ground.device import choose_device
 from dirformer.ground.journal import Journal, read_journal
@@ -80,7 +88,8 @@ class Scoring:
         gt, results = runs[0].gt, [quantise(run.restored, self.rules) for run in runs]
         first, scores = results[0], [self.scorer.scores(result, gt) for result in results]
         if save is not None:
-            write_photo(save / safe_name(method.name) / f"{sample.name}.png", Photo(first.float()))
+            photo = Photo(first.float().nan_to_num(0))  # 8 bits have no NaN; the scores say so
+            write_photo(save / safe_name(method.name) / f"{sample.name}.png", photo)
         row: dict[str, Any] = {"name": sample.name}
         row |= {k: sum(s[k] for s in scores) / len(scores) for k in scores[0]}
         row |= {"seconds": sum(run.seconds for run in runs) / len(runs)}
@@ -259,7 +268,7 @@ class Evaluation:
             "schema": SCHEMA,
             "protocol": self.rules.name,
             "models": models,
-            "missing": self.scorer.missing,
+            "missing": [*self.scorer.missing, *not_finite(models)],
             "settings": self.settings,
         }
         return result | ({"groups": mild.groups(result)} if self.rules.makes_lq else {})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -73,13 +74,13 @@ def columns(result: dict[str, Any]) -> list[str]:
 def ranks(metric: str, values: list[float | None]) -> list[int]:
     """Return 1 for the best printed values, 2 for the second best, 0 else; equal digits share a rank.
 
-    Time and memory are not ranked: an interpolation would always win them.
+    NaN has no rank. Time and memory are not ranked: an interpolation would always win them.
     """
     if not described(metric).ranked:
         return [0] * len(values)
     shown = [float(number(metric, value)) for value in values]
-    order = sorted(set(shown), reverse=not described(metric).lower)
-    return [1 if v == order[0] else 2 if len(order) > 1 and v == order[1] else 0 for v in shown]
+    order = sorted({v for v in shown if not math.isnan(v)}, reverse=not described(metric).lower)
+    return [order[:2].index(v) + 1 if v in order[:2] else 0 for v in shown]
 
 
 def table(result: dict[str, Any]) -> tuple[list[str], list[list[tuple[str, int]]]]:

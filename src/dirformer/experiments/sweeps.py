@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dirformer.evaluation.results import interval95
+from dirformer.evaluation.results import finite, interval95
 from dirformer.evaluation.tables import csv_lines, markdown, markdown_name
 from dirformer.experiments.train import train
 from dirformer.experiments.validation import Validation
@@ -111,7 +111,7 @@ class Sweep:
                 train(config, report)
         result = self.score(report)
         for suffix, text in (
-            ("json", json.dumps(result, indent=1) + "\n"),
+            ("json", json.dumps(finite(result), indent=1) + "\n"),
             ("csv", as_csv(result)),
             ("md", as_markdown(result)),
         ):

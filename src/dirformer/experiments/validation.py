@@ -38,6 +38,8 @@ from dirformer.training.devices import Alone, gathered, together
 
 T = TypeVar("T")
 
+BEST = 100.0
+"""dB that a restored photo counts at most. An equal one would make every mean infinite."""
 BORDER = 4
 """Pixels of the GT left out along each side, as in the SR tables."""
 PREVIEWS = 4
@@ -215,7 +217,10 @@ class Validation:
         return network(lq.to(device), noise.to(device))[0].cpu().clamp(0, 1)
 
     def score_of(self, restored: Float[Tensor, "3 H W"], number: int) -> float:
-        """Score what was made of one of this device's cases."""
+        """Score what was made of one of this device's cases, in dB up to `BEST`; NaN if it has NaN."""
+        return min(self._psnr(restored, number), BEST)  # in this order min keeps NaN
+
+    def _psnr(self, restored: Float[Tensor, "3 H W"], number: int) -> float:
         case = self.cases[number]
         restored, gt = (restored * 255).round() / 255, case.gt[0]
         if case.mask is not None:

@@ -9,7 +9,6 @@ the warped result covers the GT.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -21,7 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dirformer.ground.errors import MissingExtraError, PhotoError
-from dirformer.metrics.psnr_ssim import SIGMA, WINDOW, gaussian_window, psnr, separable, similarity_map
+from dirformer.metrics.psnr_ssim import (
+    SIGMA,
+    WINDOW,
+    decibels,
+    gaussian_window,
+    psnr,
+    separable,
+    similarity_map,
+)
 
 SHIFT = 6
 """Largest shift in pixels that `psnr_shifted` tries along each axis."""
@@ -40,6 +47,8 @@ def psnr_matched(result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], bor
 def psnr_shifted(result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], border: int = 0) -> float:
     """Best PSNR in dB over whole-pixel shifts of up to 6, 16 pixels cut off; `border` is not used.
 
+    NaN where a shift has NaN.
+
     Raises:
         PhotoError: if nothing is left behind the cut.
     """
@@ -47,9 +56,8 @@ def psnr_shifted(result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], bor
     if min(gt.shape[1:]) <= 2 * CUT:
         raise PhotoError(f"a {gt.shape[2]}×{gt.shape[1]} photo is too small; shifts cut off {CUT} pixels")
     target, moves = F.pad(gt, [-CUT] * 4), range(-SHIFT, SHIFT + 1)
-    return max(
-        psnr(F.pad(result, [-CUT - x, x - CUT, -CUT - y, y - CUT]), target) for y in moves for x in moves
-    )
+    shifts = (F.pad(result, [-CUT - x, x - CUT, -CUT - y, y - CUT]) for y in moves for x in moves)
+    return float(torch.tensor([psnr(shift, target) for shift in shifts], dtype=torch.float64).max())
 
 
 def psnr_aligned(result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"], border: int = 0) -> float:
@@ -60,8 +68,7 @@ def psnr_aligned(result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"], bor
     """
     del border
     aligned, target, covered = _align(result, gt)
-    error = float(((aligned - target) ** 2).sum() / covered.sum())
-    return -10 * math.log10(error) if error > 0 else math.inf
+    return decibels(float(((aligned - target) ** 2).sum() / covered.sum()))
 
 
 def ssim_aligned(result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"], border: int = 0) -> float:

@@ -55,7 +55,7 @@ class Metric:
         return self.needs != "measurement"
 
     def text(self, value: float | None) -> str:
-        """Return a value as tables print it; None and infinity are `inf`."""
+        """Return a value as tables print it; None and infinity are `inf`, NaN is `nan`."""
         if value is None or value in (float("inf"), float("-inf")):
             return "inf"
         return f"{value:.{self.digits}f}"

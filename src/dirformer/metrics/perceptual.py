@@ -8,6 +8,7 @@ says in one line which file to put where, and the rest of a table is still compu
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -377,7 +378,7 @@ def frechet_distance(a: Float[Tensor, "n p"], b: Float[Tensor, "m p"]) -> float:
     """FID of two sets of features: |μ_a − μ_b|² + tr(C_a + C_b − 2·(C_a·C_b)^½), covariances unbiased.
 
     The trace of the root is the sum of the square roots of the eigenvalues of C_a^½·C_b·C_a^½, which are
-    real and not negative, so no complex numbers need to be thrown away.
+    real and not negative, so no complex numbers need to be thrown away. NaN if a feature is not finite.
 
     Raises:
         DataError: if a set has fewer than two photos.
@@ -387,6 +388,8 @@ def frechet_distance(a: Float[Tensor, "n p"], b: Float[Tensor, "m p"]) -> float:
             f"FID compares sets; there are {len(a)} and {len(b)} photos, expected at least 2 each"
         )
     a, b = a.double(), b.double()
+    if not all(bool(x.isfinite().all()) for x in (a, b)):
+        return math.nan
     cov_a, cov_b = (torch.cov(x.T) for x in (a, b))
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T

@@ -29,17 +29,24 @@ def rgb_to_y(photo: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 1 h w"]:
 def psnr(
     result: Float[Tensor, "c h w"], gt: Float[Tensor, "c h w"], border: int = 0, *, floor: float = 0.0
 ) -> float:
-    """Peak signal-to-noise ratio in dB over all channels, peak 1; inf for equal photos.
+    """Peak signal-to-noise ratio in dB over all channels, peak 1: inf for equal photos, NaN if one has NaN.
 
     Args:
         result: photo to score.
         gt: clean photo of the same shape.
         border: pixels cut off along each side before scoring.
         floor: added to the mean squared error; BasicSR's tensor version adds 1e-8 and so ends at 80 dB.
+
+    Raises:
+        PhotoError: if sizes differ, or no pixel is left inside the border.
     """
     result, gt = _scored(result, gt, border)
-    error = float((result - gt).square().mean()) + floor
-    return -10 * math.log10(error) if error > 0 else math.inf
+    return decibels(float((result - gt).square().mean()) + floor)
+
+
+def decibels(error: float) -> float:
+    """Return a mean squared error as dB below a peak of 1: inf for 0, NaN for NaN."""
+    return -10 * math.log10(error) if error != 0 else math.inf
 
 
 def ssim(
@@ -173,6 +180,10 @@ def _scored(result: Tensor, gt: Tensor, border: int) -> tuple[Tensor, Tensor]:
     if result.shape != gt.shape:
         raise PhotoError(f"result is {_size(result)} and GT {_size(gt)}; expected the same size")
     height, width = gt.shape[-2:]
+    if min(height, width) <= 2 * border:
+        raise PhotoError(
+            f"a {width}×{height} photo has no pixel inside a border of {border}; expected a larger one"
+        )
     inside = (..., slice(border, height - border), slice(border, width - border))
     return result[inside].double(), gt[inside].double()
 

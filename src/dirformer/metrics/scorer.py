@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,9 @@ class Scorer:
         return [*self.pairwise, *(["fid"] if self.inception is not None else [])]
 
     def scores(self, result: Float[Tensor, "3 h w"], gt: Float[Tensor, "3 h w"]) -> dict[str, float]:
-        """Score a result (as `quantise` returns it) against its GT in [0, 1]."""
+        """Score a result (as `quantise` returns it) against its GT in [0, 1]; NaN if the result has NaN."""
+        if not bool(result.isfinite().all()):  # some metrics would fail on it, none can mean anything
+            return dict.fromkeys(self.pairwise, math.nan)
         # The GT came from 8 bits through float32: back to exact values, so that equal photos are equal.
         gt = gt.to(torch.float64, copy=True).mul_(255).round_().div_(255)
         with float32_products(self.device):

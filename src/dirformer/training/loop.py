@@ -10,6 +10,7 @@ alike: what they decide by is averaged over devices, or handed out by the first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,7 @@ class Run:
                 self._validate(validate)
             stopping = interrupts.seen() and not last
             if last or validated or stopping or state.step % config.save_every == 0:
+                self.step.require_sound(self.batch)
                 state.save(good=validated or validate is None)
             if stopping:
                 where = f"step {state.step} is saved in {state.folder}"
@@ -166,7 +168,7 @@ class Run:
     def train_step(self, raw: dict[str, Any]) -> dict[str, float]:
         """Make one step on a batch of the data set; return its losses."""
         factor = self.config.recovery.factor**self.state.rollbacks
-        batch = self.samples.prepare(raw, self.state.step, self.fabric.device)
+        self.batch = batch = self.samples.prepare(raw, self.state.step, self.fabric.device)
         # Counted before it is made: a step that diverges is named by its number.
         self.state.step += 1
         return self.step(batch, factor)
@@ -194,16 +196,20 @@ class Run:
         )
 
     def _validate(self, validate: Validate) -> None:
-        """Score the EMA and keep the best; DivergedError if the score is far below the best."""
+        """Score the EMA and keep the best; DivergedError if the score is NaN or far below the best."""
         state, network = self.state, self.step.ema.network.eval()
         scores = validate(network, state.step)
         if self.fabric.world_size > 1:
             scores = self.fabric.broadcast(scores)
         name, score = next(iter(scores.items()))
-        self.log.write("val", state.step, **scores)
+        # JSON has no NaN; the record of the divergence has it.
+        self.log.write("val", state.step, **{k: v for k, v in scores.items() if math.isfinite(v)})
         better = score > state.best
         self.report(f"step {state.step}  validation  {name} {score:.3f}" + ("  (best)" if better else ""))
-        if not score > state.best - self.config.recovery.collapse:
+        if math.isnan(score):
+            raise DivergedError(f"{name} is nan at step {state.step}: what the network restores has NaN")
+        # To an infinite score every other is infinitely far.
+        if math.isfinite(state.best) and not score > state.best - self.config.recovery.collapse:
             raise DivergedError(
                 f"{name} fell to {score:.2f} at step {state.step}; the best was {state.best:.2f}"
             )

@@ -191,9 +191,11 @@ class State:
         """
         recovery, tries, good = self.config.recovery, self.rollbacks + 1, self.folder / "good.pt"
         if tries > recovery.tries or not self._all_have(good):
+            kept = (self.folder / "state.pt").is_file()
+            before = f"the checkpoint in {self.folder} is from before" if kept else "nothing was saved before"
             raise TrainingError(
-                f"training diverged: {reason}; the checkpoint in {self.folder} is from before: use an lr "
-                f"below {self.config.optimiser.lr} or optimiser.clip=1, and another name="
+                f"training diverged: {reason}; {before}: use an lr below {self.config.optimiser.lr} or "
+                "optimiser.clip=1, and another name="
             )
         self._take(good)
         self.rollbacks = tries

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dirformer.ground.errors import TrainingError
 from dirformer.training.compiled import compile_network
 from dirformer.training.config import TrainConfig
+from dirformer.training.devices import gathered
 from dirformer.training.ema import Ema
 from dirformer.training.graphs import Recorder, require_graphs
 from dirformer.training.phases import even_phases
@@ -93,6 +94,23 @@ class Step:
             norms.append(self.discriminator.step())
         self.ema.update(self.generator.module, step + 1)
         return _finite(losses, [norm for norm in norms if norm is not None], step + 1)
+
+    @torch.no_grad()
+    def require_sound(self, batch: Batch) -> None:
+        """Check on a part of the last batch that what the weights restore is finite, for all devices.
+
+        A step's losses are those of the weights before it, and huge weights may be finite themselves.
+
+        Raises:
+            DivergedError: if a loss is not finite.
+        """
+        part, step = _split(self.stage.draw(batch), self.config.accumulate)[0], batch.step + 1
+        networks: list[Any] = [self.ema.network.eval()]
+        if not self.config.compile:  # which would be compiled anew
+            networks.append(self.generator.module)
+        losses = [value for network in networks for value in self.stage.losses(part, network).values.values()]
+        if not all(gathered(self.fabric, bool(torch.stack(losses).isfinite().all()))):
+            raise DivergedError(f"what the network restores is not finite at step {step}")
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the generator's gradients; return its losses."""
