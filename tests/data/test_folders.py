@@ -17,6 +17,7 @@ from dirformer.data.folders import (
     require_size,
 )
 from dirformer.ground.errors import DataError
+from dirformer.ground.places import Place
 from helpers import picture
 
 
@@ -89,6 +90,12 @@ def test_no_photo_and_no_folder_are_different_errors(tmp_path: Path) -> None:
         find_photos(tmp_path / "empty")
     with pytest.raises(DataError, match="is not there"):
         find_photos(tmp_path / "missing")
+    (tmp_path / "a.png").write_bytes(b"")
+    for place in (tmp_path / "a.png", Place(f"file://{tmp_path}/a.png"), Place("memory://one/a.png")):
+        if isinstance(place, Place) and place.local is None:
+            place.write(b"x")
+        with pytest.raises(DataError, match=r"a.png is a file; expected a folder of photos or a .txt list"):
+            find_photos(place)
 
 
 def test_an_unreadable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +148,6 @@ def test_photos_named_after_their_scale_pair_by_themselves(tmp_path: Path, scale
 
 def test_folders_and_lists_at_an_address(tmp_path: Path) -> None:
     """Photos of a folder, of a list and of lists beside folders are those that are found here."""
-    from dirformer.ground.places import Place
 
     fsspec.filesystem("memory").store.clear()
     top = Place("memory://found")

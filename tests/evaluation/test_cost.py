@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dirformer.evaluation import cost as room
 from dirformer.evaluation.cost import cost, cost_table, executed
 from dirformer.evaluation.count import Part, count_parts, published, total
 from dirformer.evaluation.shapes import mult_adds_of
@@ -166,11 +167,38 @@ def test_flop_counter_counts_two_per_multiplication() -> None:
     assert counter.get_total_flops() == 2 * 3 * 5 * 7
 
 
+def test_the_largest_size_is_counted() -> None:
+    """Without measuring nothing is allocated."""
+    small, large = (cost("sr-x4-compact", (side, side), measure=False) for side in (1_000, 1_000_000))
+    assert large["published"] == pytest.approx(1e6 * small["published"], rel=1e-3)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[…] can't allocate memory"), MemoryError()])
+def test_a_size_that_memory_cannot_hold_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Whether that shows before or while the network runs; other errors are not taken for it."""
+    with pytest.raises(ConfigError, match="1000000×900000 photo does not fit into memory; give a smaller"):
+        cost("sr-x4-compact", (900_000, 1_000_000))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(room, "_inputs", fail)
+    with pytest.raises(ConfigError, match="64×32 photo does not fit into memory"):
+        cost("sr-x4-compact", (32, 64), execute=False)
+    error.args = ("shapes differ",)
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError, match="shapes differ"):
+            cost("sr-x4-compact", (32, 64), execute=False)
+
+
 @pytest.mark.parametrize(
     ("model", "size", "words"),
     [
         ("sr-x5", (64, 64), "no preset or weight file 'sr-x5'; presets: inpainting"),
         ("sr-x4", (0, 64), "size is 0×64"),
+        ("sr-x4", (10**12, 64), "size is 1000000000000×64; expected 1×1 to 1000000×1000000"),
     ],
 )
 def test_wrong_use(model: str, size: tuple[int, int], words: str) -> None:

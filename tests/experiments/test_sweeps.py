@@ -126,6 +126,9 @@ def test_overrides_reach_all_rows_or_one(room: Path) -> None:
         (["data.val=null"], "data.val is not set"),
         (["V3.seeds=3"], "row V3: seeds is 3"),
         (["name=other"], "name cannot be changed"),
+        (["V1.seeds=[0,0]"], "expected each number once"),
+        (["V1.seeds=[-1]"], "recipe stage2: seed is -1"),
+        (["V1.seeds=[4294967296]"], "recipe stage2: seed is 4294967296"),
         (["V1.stage1=run:V3"], "starts from run:V3; expected a row that starts from none"),
     ],
 )
@@ -135,6 +138,22 @@ def test_wrong_sweeps_are_one_line(room: Path, overrides: list[str], message: st
         Sweep(str(room / "table.yaml"), overrides)
     assert "\n" not in str(error.value)
     assert not (room / "runs").exists()
+
+
+@pytest.mark.parametrize("change", ["data.train", "B.data.patch"])
+def test_rows_of_other_data_are_refused(room: Path, change: str) -> None:
+    """A finished row does not stand for one on other photos or patches; what no sample shows may change."""
+    rows = [{"name": name, "recipe": str(room / "stage1.yaml"), "steps": 1} for name in "AB"]
+    (room / "two.yaml").write_text(yaml.safe_dump(rows))
+    Sweep(str(room / "two.yaml")).run(lambda _: None)
+    table = (room / "runs" / "two" / "table.json").read_text()
+    value = room / "val" if change == "data.train" else 16
+    lines: list[str] = []
+    with pytest.raises(ConfigError, match=rf"-seed0 holds a run with {change.removeprefix('B.')} = .*out="):
+        Sweep(str(room / "two.yaml"), [f"{change}={value}"]).run(lines.append)
+    assert not lines and (room / "runs" / "two" / "table.json").read_text() == table
+    Sweep(str(room / "two.yaml"), ["data.cache=1", "data.val_crop=32"]).run(lines.append)
+    assert lines[:2] == ["A-seed0: finished before", "B-seed0: finished before"]
 
 
 def test_the_command_trains_a_sweep(room: Path) -> None:

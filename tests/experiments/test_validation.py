@@ -18,7 +18,8 @@ from dirformer.experiments.train import train
 from dirformer.experiments.validation import PREVIEWS, Validation
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.ground.photo import read_rgb
-from dirformer.training.config import Data, TrainConfig
+from dirformer.training.config import TrainConfig
+from dirformer.training.sections import Data
 from helpers import FABRIC_WARNINGS, TINY_INPAINTING, TINY_SR, photo_folder, picture, quiet, tiny, tiny_recipe
 
 pytestmark = FABRIC_WARNINGS

@@ -24,7 +24,32 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
     ("overrides", "message"),
     [
         (["step=3"], "unknown field step; the nearest valid one is steps"),
-        (["data.pach=3"], "unknown field data.pach; the nearest valid one is patch"),
+        (["data.pach=3"], "unknown field data.pach; the nearest valid one is data.patch"),
+        (["lrate=3"], "unknown field lrate; the nearest valid one is optimiser.lr"),
+        (["warmup.gama=3"], "unknown field warmup.gama; the nearest valid one is warmup.gamma"),
+        (["optimiser.betas=[1.5,0.99]"], r"optimiser.betas.0 is 1.5"),
+        (["discriminator.betas=[0,1]"], r"discriminator.betas.1 is 1"),
+        (["optimiser.schedule=cycles"], "optimiser: schedule=cycles needs cycles, such as"),
+        (["optimiser.cycles=[[0,1e-6]]"], "optimiser.cycles.0.0 is 0"),
+        (["optimiser.milestones=[-1]"], "optimiser.milestones.0 is -1"),
+        (["optimiser.gamma=-1"], "optimiser.gamma is -1"),
+        (["warmup.gamma=0"], "warmup.gamma is 0"),
+        (["loss.image=-1"], "loss.image is -1"),
+        (["data.batch=1000000000000"], "data.batch is 1000000000000"),
+        (["data.cache=1e300"], "data.cache is '1e300'"),
+        (["data.fills=[]"], r"data.fills is \[\]"),
+        (["data.masks=[]"], r"data.masks is \[\]"),
+        (["data.val_masks=[]"], r"data.val_masks is \[\]"),
+        (["data.progressive=[[1,8,0]]"], "patches of 8 to 65536 pixels and batches of 1 to 65536"),
+        (["data.progressive=[[1,4,1]]"], "patches of 8 to 65536 pixels and batches of 1 to 65536"),
+        (["data.crop=96", "data.progressive=[[1,16,8]]"], "data: progressive changes the patch"),
+        (["data.pool=8", "data.progressive=[[1,48,4]]"], "data: pool holds pairs of one patch and batch"),
+        (["data.pool=8", "data.progressive=[[1,16,8]]"], "data: pool holds pairs of one patch and batch"),
+        (["data.val_lq=lq"], "data: val_lq has no effect without val"),
+        (["warmup.steps=5"], "warmup.steps is of stage 2 and has no effect in stage 1"),
+        (["training=separate"], "training=separate is of stage 2"),
+        (["stage1=s1.safetensors"], "stage1 is of stage 2"),
+        *(([f"name={name}"], "expected the name of a folder") for name in ("../x", "a/b", "..", "a\\b", " ")),
         (["steps=many"], "steps is 'many'"),
         (["optimiser.lr=-1"], "optimiser.lr is -1"),
         (["model=sr-x9"], "no preset 'sr-x9'"),
@@ -38,6 +63,22 @@ def test_wrong_recipes_are_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         load_recipe("sr-x4-compact-stage1", overrides)
     assert "\n" not in str(error.value)
+
+
+def test_what_follows_no_patch_may_change_its_batch() -> None:
+    """A crop of its own goes with later batches; a pool with phases that keep both."""
+    phases = ["data.progressive=[[1,48,4]]", "data.batch=8", "data.patch=48"]
+    assert load_recipe("sr-x4-compact-stage1", ["data.crop=256", *phases]).data.phase_at(1)[2] == 4
+    same = ["data.progressive=[[1,48,8]]", "data.batch=8", "data.patch=48", "data.pool=16"]
+    assert load_recipe("sr-x4-compact-stage1", same).data.pool == 16
+
+
+def test_a_changed_recipe_is_checked_like_a_file() -> None:
+    """What a program sets has the bounds of what a person writes."""
+    config = load_recipe("sr-x4-compact-stage1")
+    assert config.changed(seed=3, name="b") == config.model_copy(update={"seed": 3, "name": "b"})
+    with pytest.raises(ConfigError, match=r"recipe sr-x4-compact-stage1: seed is -1: Input should be"):
+        config.changed(seed=-1)
 
 
 def test_overrides_reach_nested_fields() -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dirformer.training.config import Optimiser
 from dirformer.training.optimisers import (
     Muon,
     optimiser_of,
@@ -20,6 +19,7 @@ from dirformer.training.optimisers import (
     taken_together,
 )
 from dirformer.training.player import Player
+from dirformer.training.sections import Optimiser
 
 
 def _steps(optimiser: torch.optim.Optimizer, weight: nn.Parameter, target: torch.Tensor) -> None:

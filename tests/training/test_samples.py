@@ -130,6 +130,26 @@ def test_a_pool_does_not_mix_masks(photos: Path) -> None:
         Samples(config)
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "message"),
+    [
+        ({"pairs": "list.txt", "lq": "lq"}, None, "data.pairs has no effect with data.lq"),
+        ({"crop": 128, "lq": "lq"}, None, "data.crop has no effect with data.lq"),
+        ({"without": "list.txt", "lq": "lq"}, None, "data.without has no effect with data.lq"),
+        ({"fills": ["smooth"]}, None, "data.fills has no effect with the task sr"),
+        ({"pairs": "list.txt"}, TINY_INPAINTING, "data.pairs has no effect with the task inpainting"),
+        ({"crop": 128}, TINY_INPAINTING, "data.crop has no effect with the task inpainting"),
+    ],
+)
+def test_fields_without_an_effect_are_refused(
+    photos: Path, data: dict[str, Any], model: Any, message: str
+) -> None:
+    """One line before anything is read, in place of a training without what was asked for."""
+    fields = {} if model is None else {"model": model.to_dict()}
+    with pytest.raises(ConfigError, match=message):
+        Samples(tiny_recipe(photos, data={"patch": 32, **data}, **fields))
+
+
 def test_fillings_are_drawn_each_as_often(photos: Path) -> None:
     """With `data.fills`, a sample is shown one of them; without, the network's own."""
     model = replace(TINY_INPAINTING, fill="exemplar").to_dict()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dirformer.training.config import Optimiser, TrainConfig
+from dirformer.training.config import TrainConfig
 from dirformer.training.schedules import lr_of_run, scheduled_lr
+from dirformer.training.sections import Optimiser
 
 
 def test_rates_follow_their_schedules() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -120,6 +121,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     with pytest.raises(OutputError, match="cannot be written") as error:
         loop.train(config, report=fill_at_two)
     assert "\n" not in str(error.value) and "state.pt" in str(error.value)
+    assert "No space left on device" in str(error.value)
     for name in ("state.pt", "good.pt"):
         assert torch.load(config.folder / name, weights_only=True)["step"] == 1
     load(config.folder / "last.safetensors")
@@ -128,6 +130,32 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     whole = loop.train(quick(tmp_path, tmp_path / "whole"), report=lambda _: None)
     ours, theirs = load(weights).state_dict(), load(whole).state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_disk_that_fills_while_torch_writes_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch tells of a position in its container; the line tells what the disk said."""
+    original = torch.save
+
+    class Full:
+        """A disk of 4 KiB."""
+
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, data: bytes) -> int:
+            if self.file.tell() + len(data) > 4096:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return int(self.file.write(data))
+
+        def flush(self) -> None:
+            self.file.flush()
+
+    monkeypatch.setattr(torch, "save", lambda value, file: original(value, Full(file)))
+    with pytest.raises(OutputError, match=r"state.pt cannot be written: No space left on device; make room"):
+        state._write(tmp_path / "state.pt", {"weights": torch.zeros(10_000)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_state_of_an_older_version_is_taken_up(photos: Path) -> None:
@@ -156,6 +184,25 @@ def test_another_recipe_in_the_same_folder_is_refused(photos: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds a run with optimiser = .* choose another name="):
         train(tiny_recipe(photos, optimiser={"lr": 1e-5}), quiet)
     train(tiny_recipe(photos, log_every=1), quiet)
+
+
+def test_a_run_on_other_data_says_so(photos: Path) -> None:
+    """One line names what changed, the journal keeps it, recipe.yaml is what runs; a pool begins anew."""
+    pool = {"pool": 4, "batch": 2}
+    stop_at(tiny_recipe(photos, data=pool), 4)
+    other = tiny_recipe(photo_folder(photos.parent / "odd", seed=7), data={**pool, "patch": 8}, log_every=1)
+    lines: list[str] = []
+    train(other, lines.append)
+    assert lines[0].startswith("going on from step 2")
+    assert lines[1] == (
+        f"changed from here on: data.patch = 8 (was 16), data.train = '{other.data.train}' "
+        f"(was '{photos}'), log_every = 1 (was 2)"
+    )
+    record = next(r for r in read_journal(other.folder / "journal.jsonl") if r["kind"] == "resume")
+    assert record["changed"]["data.patch"] == [16, 8] and record["step"] == 2
+    assert yaml.safe_load((other.folder / "recipe.yaml").read_text()) == other.to_dict()
+    train(other, lines.append)
+    assert not lines[-2].startswith("changed")
 
 
 def test_a_damaged_state_gives_way_to_the_last_good_one(photos: Path) -> None:

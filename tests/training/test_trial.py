@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dirformer.experiments.train import train
+from dirformer.ground.errors import ConfigError
 from dirformer.training import devices, trial
 from helpers import (
     FABRIC_WARNINGS,
@@ -33,3 +34,14 @@ def test_a_schedule_is_fitted_to_the_time(photos: Path) -> None:
     assert not fitted.folder.exists()
     train(tiny_recipe(photos), quiet)
     assert trial.steps_in(config, 60.0, quiet, fabric).steps == 6
+
+
+@pytest.mark.parametrize("minutes", [float("inf"), float("nan"), 1e9, 0.0])
+def test_times_that_are_none_are_one_line(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, minutes: float
+) -> None:
+    """No run of a length that a recipe could not have."""
+    monkeypatch.setattr(trial, "try_out", lambda *_: trial.Trial(0.01, 0.0, 1.0))
+    config = tiny_recipe(photos)
+    with pytest.raises(ConfigError, match=r"minutes is|a recipe has up to 1,000,000,000: give fewer"):
+        trial.steps_in(config, minutes, quiet, devices.open_fabric(config))

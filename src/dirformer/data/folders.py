@@ -50,6 +50,8 @@ def _photos_here(source: Path) -> list[Path]:
             raise DataError(f"{source} cannot be opened: {why}; give a folder of photos") from None
     if source.is_file() and source.suffix == ".txt":
         return _listed(source)
+    if is_file(source):
+        raise DataError(f"{source} is a file; expected a folder of photos or a .txt list of their names")
     raise DataError(NOT_THERE.format(source))
 
 
@@ -59,7 +61,10 @@ def _photos_at(source: Place) -> list[Place]:
     if source.is_folder():
         names = [one.name for one in source.listed()[1]]
         return [source.below(name) for name in names if kind_of_name(Path(name)) == "photo"]
-    if source.suffix != ".txt" or source.entry() is None:
+    is_there = source.entry() is not None
+    if is_there and source.suffix != ".txt":
+        raise DataError(f"{source} is a file; expected a folder of photos or a .txt list of their names")
+    if not is_there:
         raise DataError(NOT_THERE.format(source))
     folders = [*(source.parent.below(stem) for stem in _stems(source)), source.parent]
     names = list(filter(None, source.lines()))

@@ -26,7 +26,7 @@ from dirformer.evaluation.count import Part, count_parts, published, total
 from dirformer.evaluation.shapes import NETWORKS, SHAPES
 from dirformer.ground.device import choose_device
 from dirformer.ground.errors import CheckpointError, ConfigError
-from dirformer.ground.memory import PeakMemory
+from dirformer.ground.memory import PeakMemory, available_memory
 from dirformer.networks.config import ModelConfig
 from dirformer.networks.diffir import STAGES, DiffIR, DiffIRS1
 from dirformer.networks.presets import PRESETS
@@ -34,6 +34,8 @@ from dirformer.tasks import TASKS
 from dirformer.weights.catalog import find_weights
 from dirformer.weights.load import open_weights
 
+LARGEST = 1_000_000
+"""Largest side of a photo that is counted; torch cannot count the bytes of much larger ones."""
 _TWICE = "it leaves out the attention products and counts CPEN and denoiser twice: column `published`"
 _ONCE = "it leaves out the attention products: column `published`"
 _RATIO = "the same counting of both networks, convolutions + matrix products, gives the ratio below"
@@ -80,11 +82,11 @@ def cost(
         device: where to measure.
 
     Raises:
-        ConfigError: if there is no such preset or file, the size is not positive, or the file is of another
-            stage.
+        ConfigError: if there is no such preset or file, the size is not positive or beyond `LARGEST`, the
+            file is of another stage, or a photo of that size does not fit into memory.
     """
-    if min(size) < 1:
-        raise ConfigError(f"size is {size[0]}×{size[1]}; expected at least 1×1")
+    if not 1 <= min(size) <= max(size) <= LARGEST:
+        raise ConfigError(f"size is {size[0]}×{size[1]}; expected 1×1 to {LARGEST}×{LARGEST}")
     if stage not in (None, 1, 2):
         raise ConfigError(f"stage is {stage}; expected 1 or 2")
     if model in SHAPES:
@@ -180,22 +182,40 @@ def _padded(size: tuple[int, int], multiple: int) -> tuple[int, int]:
 
 
 def _measure(kind: type[DiffIR], config: ModelConfig, size: tuple[int, int], device: str) -> dict[str, Any]:
-    place = choose_device(device)
-    network = kind(config).eval().to(place)
-    inputs = [t.to(place) for t in _inputs(network, *_padded(size, config.multiple))]
+    place, (height, width) = choose_device(device), _padded(size, config.multiple)
+    photos = 4 * height * width * (config.in_channels + 3 * config.scale**2)  # bytes of LQ and HQ alone
+    too_large = ConfigError(
+        f"a {size[1]}×{size[0]} photo does not fit into memory; give a smaller --size, or --no-measure to "
+        "count alone"
+    )
+    if place.type == "cpu" and photos > (available_memory() or photos):
+        raise too_large
+    try:
+        seconds, mib = _timed(kind(config).eval().to(place), height, width, place)
+    except (RuntimeError, MemoryError) as error:
+        # torch says by RuntimeErrors of several names that there is no memory left.
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise too_large from None
+    return {
+        "device": str(place),
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "peak_mib": mib,
+        "note": "one run, the first, random weights",
+    }
+
+
+def _timed(network: DiffIR, height: int, width: int, place: torch.device) -> tuple[float, float]:
+    """Return seconds and peak memory in MiB of a run."""
+    inputs = [t.to(place) for t in _inputs(network, height, width)]
     with torch.inference_mode(), PeakMemory(place) as memory:
         start = time.perf_counter()
         network(*inputs)
         if place.type == "cuda":
             torch.cuda.synchronize(place)
         seconds = time.perf_counter() - start
-    return {
-        "device": str(place),
-        "threads": torch.get_num_threads(),
-        "seconds": seconds,
-        "peak_mib": memory.mib,
-        "note": "one run, the first, random weights",
-    }
+    return seconds, memory.mib
 
 
 def cost_table(result: dict[str, Any]) -> str:

@@ -101,10 +101,15 @@ class Sweep:
         return Path(self.validated.out)
 
     def run(self, report: Report = print) -> dict[str, Any]:
-        """Train what is not finished, score all rows, write the table; return what table.json holds."""
+        """Train what is not finished, score all rows, write the table; return what table.json holds.
+
+        Raises:
+            ConfigError: before anything is trained, if a row was trained on other data.
+        """
+        done = {config.name for configs in self.configs.values() for config in configs if finished(config)}
         for row in sorted(self.rows.values(), key=lambda row: len(row.needs)):
             for config in self.configs.get(row.name, []):
-                if finished(config):
+                if config.name in done:
                     report(f"{config.name}: finished before")
                     continue
                 report(f"{config.name}: {config.steps} steps")
@@ -151,7 +156,7 @@ class Sweep:
 
     def _config(self, row: Row, seed: int) -> TrainConfig:
         config = self._settings(row)
-        return on_one_device(config.model_copy(update={"name": f"{row.name}-seed{seed}", "seed": seed}))
+        return on_one_device(config.changed(name=f"{row.name}-seed{seed}", seed=seed))
 
     def _settings(self, row: Row) -> TrainConfig:
         """Return a row's recipe with its fields; runs go below a folder of the sweep's name."""
@@ -287,6 +292,8 @@ def _with(row: Row, key: str, value: Any) -> Row:
     if key == "seeds":
         if not (isinstance(value, list) and value and all(type(seed) is int for seed in value)):
             raise ConfigError(f"row {row.name}: seeds is {short(value)}; expected a list of whole numbers")
+        if len(set(value)) < len(value):
+            raise ConfigError(f"row {row.name}: seeds is {short(value)}; expected each number once")
         return replace(row, seeds=tuple(value))
     if key == "weights":
         return replace(row, weights=str(value))

@@ -8,210 +8,38 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from importlib import resources
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dirformer.ground import places
 from dirformer.ground.errors import ConfigError
 from dirformer.ground.mirror import room_of
 from dirformer.ground.yaml_text import QUOTE, Place, cut, find_yaml, parse_yaml, short
-from dirformer.networks.config import Fill, ModelConfig
+from dirformer.networks.config import ModelConfig
 from dirformer.networks.presets import preset
+from dirformer.training.sections import (
+    MOST,
+    Address,
+    Data,
+    Loss,
+    Optimiser,
+    Recovery,
+    Section,
+    Warmup,
+    without_secrets,
+)
 from dirformer.weights.checkpoints import Inference
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-def _public(value: Any) -> Any:
-    if isinstance(value, str) and places.shown(value) != value:
-        raise ValueError("an address with a password or a query; a recipe is kept: give them to fsspec")
-    return value
+MOST_STEPS = 10**9
+"""Steps of a recipe at most."""
 
 
-Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://")]
-"""Any place that fsspec knows."""
-
-
-class Data(_Section):
-    """Where samples come from."""
-
-    train: Address | Path | None = None
-    """Folder or list file of clean photos, or folder of shards; shards also at an address."""
-    lq: Path | None = None
-    """Folder of degraded photos named like those in `train`, taken as they are; in inpainting, of masks."""
-    pairs: Path | None = None
-    """List file of further pairs (LQ and GT, two names a line), mixed with the degraded clean photos."""
-    pairs_share: float = Field(0.25, gt=0, le=1)
-    """Share of the samples that are taken from `pairs`."""
-    val: Path | None = None
-    """Folder or list file of clean photos to validate on; None leaves validation out."""
-    val_lq: Path | None = None
-    """Folder of degraded photos named like those in `val`; None degrades them, the same way every time."""
-    without: Path | None = None
-    """List file of photos in `train` that must not be trained on; `val` is left out in any case."""
-    degradation: str = "bicubic"
-    """How LQ photos are made from clean ones."""
-    degrade_in: Literal["device", "workers"] = "device"
-    """Where clean photos are degraded: a batch at a time on the device, or one by one in the `workers`, on
-    as many CPU cores; samples are the same."""
-    masks: tuple[str, ...] = ("training",)
-    """Inpainting: settings by which holes are drawn, each as often."""
-    fills: tuple[Fill, ...] | None = None
-    """Inpainting: fillings that the network is shown, each as often; None: the one that its `fill` says."""
-    val_masks: tuple[str, ...] = ("thick", "thin")
-    """Inpainting: each validation photo is filled once with each."""
-    patch: int = Field(48, ge=8)
-    """Side of an LQ patch in pixels; a multiple of the network's size multiple."""
-    batch: int = Field(8, ge=1)
-    """Samples per device and step."""
-    progressive: tuple[tuple[int, int, int], ...] = ()
-    """Later patches and batches: (first step, patch, batch), in order."""
-    crop: int | None = Field(None, ge=16)
-    """Side of the GT crops that are degraded, the patch then cut at random; None: patch and margin."""
-    pool: int = Field(0, ge=0)
-    """Earlier pairs that are kept and mixed with new ones, as in the released real-world recipes."""
-    usm: bool = False
-    """Sharpened photos are degraded and are the target (V2 of the real-world recipes)."""
-    augment: Literal["turns", "flips", "none"] = "turns"
-    """Eight turns and flips, flips left to right, or neither."""
-    val_crop: int = Field(256, ge=32)
-    """Validation sees the middle of each photo, at most this many GT pixels per side."""
-    cache: float = Field(2.0, ge=0)
-    """GiB of decoded photos that are kept in memory (by each worker)."""
-    workers: int = Field(0, ge=0)
-    """Processes that decode and crop (and degrade, see `degrade_in`); 0 works in the main process, fine as
-    long as photos fit in memory."""
-
-    @property
-    def phases(self) -> list[tuple[int, int, int]]:
-        """(first step, patch, batch) of each phase of the progressive schedule; the first is from step 0."""
-        return [(0, self.patch, self.batch), *self.progressive]
-
-    def phase_at(self, step: int) -> tuple[int, int, int]:
-        """Return the phase that a step belongs to."""
-        return [phase for phase in self.phases if step >= phase[0]][-1]
-
-    @field_validator("train", mode="before")
-    @classmethod
-    def _without_secrets(cls, value: Any) -> Any:
-        return _public(value)
-
-    @field_validator("progressive")
-    @classmethod
-    def _in_order(cls, value: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
-        starts = [0, *(start for start, _, _ in value)]
-        if starts != sorted(set(starts)):
-            raise ValueError("expected first steps above 0, each larger than the one before")
-        return value
-
-
-class Optimiser(_Section):
-    """Adam or Muon, and its learning rate over the steps."""
-
-    kind: Literal["adam", "muon"] = "adam"
-    """For `muon` see `dirformer.training.optimisers`; `betas` are then those of the Adam inside it."""
-    lr: float = Field(2e-4, gt=0)
-    """Learning rate at the start of the schedule."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    schedule: Literal["constant", "multistep", "cosine", "cycles"] = "cosine"
-    milestones: tuple[int, ...] = ()
-    """Steps at which `multistep` multiplies `lr` by `gamma`."""
-    cycles: tuple[tuple[int, float], ...] = ()
-    """For `cycles`: cosines one after the other, each (steps, final lr), each from `lr`."""
-    gamma: float = 0.5
-    final_lr: float = Field(1e-6, ge=0)
-    """Learning rate at the end of `cosine`."""
-    warmup: int = Field(0, ge=0)
-    """Steps over which the learning rate rises linearly from 0."""
-    clip: float | None = Field(None, gt=0)
-    """Largest norm of this network's gradient; None does not clip."""
-    batch_rule: Literal["none", "sqrt", "linear"] = "none"
-    """`linear`: the learning rate is multiplied by a phase's batch over the first batch; `sqrt`: by the root
-    of that; `none`: by 1. Phases are those of `data.progressive`."""
-
-
-class Loss(_Section):
-    """Weights of the losses."""
-
-    image: float = 1.0
-    """Distance between restored photo and GT."""
-    image_kind: Literal["l1", "psnr"] = "l1"
-    """`l1` as in the paper; `psnr`: −PSNR in dB of each sample, whose slope is some hundred times as large
-    (`image: 0.01`)."""
-    psnr_floor: float = Field(1e-10, gt=0)
-    """`psnr`: added to each sample's mean squared error. With untouched samples among damaged ones, 1e-4 or
-    more keeps them from outweighing all others."""
-    known: float = 10.0
-    """Inpainting: factor of `image` outside holes."""
-    hole: float = 0.0
-    """Inpainting: factor of `image` in holes; 0 as released, where a discriminator teaches the holes."""
-    prior: float = 1.0
-    """Stage 2: distance of the estimated IPR to stage 1's."""
-    prior_kind: Literal["l1", "l2", "kl"] = "l1"
-    """Eq. 13, 14 or 15."""
-    perceptual: float = Field(0.0, ge=0)
-    """VGG-19 maps before ReLU; needs `vgg19`."""
-    perceptual_layers: Literal["five", "conv5_4"] = "five"
-    """Which maps: Real-ESRGAN's five, weighted (released), or ESRGAN's conv5_4 alone."""
-    vgg19: Path | None = None
-    """The published ImageNet weight file of VGG-19."""
-    resnet: float = Field(0.0, ge=0)
-    """Maps of a dilated ResNet-50 (LaMa); needs `resnet50`."""
-    resnet50: Path | None = None
-    """The published weight file of the ADE20K encoder (encoder_epoch_20.pth)."""
-    shift_tolerant: float = Field(0.0, ge=0)
-    """ST-LPIPS; needs `stlpips`, or the package stlpips-pytorch, which brings the file."""
-    stlpips: Path | None = None
-    """The published weight file of ST-LPIPS (alex_shift_tolerant.pth)."""
-    adversarial: float = Field(0.0, ge=0)
-    """Weight of the adversarial loss; above 0 a discriminator is trained too."""
-    discriminator: Literal["unet", "patch"] = "unet"
-    """`unet`: every pixel, vanilla loss (super-resolution). `patch`: LaMa's, non-saturating with R1."""
-    adversarial_kind: Literal["vanilla", "relativistic"] = "vanilla"
-    """With `discriminator: unet`: real or not (released), or more real than the other kind on average
-    (ESRGAN)."""
-    discriminator_dim: int = Field(64, ge=4)
-    """Channels of the discriminator's first layer."""
-    feature_matching: float = Field(0.0, ge=0)
-    """Distance of the patch discriminator's maps of restored photo and GT."""
-
-
-class Warmup(_Section):
-    """Stage 2 begins with CPEN and denoiser alone, on the IPR's loss. Then the optimiser is reset."""
-
-    steps: int = Field(0, ge=0)
-    lr: float = Field(2e-4, gt=0)
-    """Learning rate at the start."""
-    gamma: float = 0.1
-    every: int = Field(60_000, ge=1)
-    """After each `every` steps the learning rate is multiplied by `gamma`."""
-
-
-class Recovery(_Section):
-    """What happens when training diverges: back to the last good state, with a smaller learning rate."""
-
-    tries: int = Field(3, ge=0)
-    """How often before the run gives up; 0 gives up at once."""
-    factor: float = Field(0.5, gt=0, lt=1)
-    """The learning rate is multiplied by this each time."""
-    collapse: float = Field(3.0, gt=0)
-    """A validation score this far (dB) below the best so far counts as a collapse."""
-
-
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """One run. A run is its folder: the same recipe again goes on where the run stopped."""
 
     name: str
@@ -237,14 +65,14 @@ class TrainConfig(_Section):
     discriminator: Optimiser = Optimiser(lr=1e-4)
     """The discriminator's optimiser; used where `loss.adversarial` is above 0."""
     recovery: Recovery = Recovery()
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, le=MOST)
     """Backward passes per step: the batch of a step is `data.batch` × this."""
     checkpoint_activations: bool = False
     """Keep only what enters each block and compute its inside again: less memory, more time."""
     keep: int = Field(0, ge=0)
     """How many numbered copies of the EMA weights to keep beside best and last."""
     loss: Loss = Loss()
-    steps: int = Field(1_000_000, ge=1, le=10**9)
+    steps: int = Field(1_000_000, ge=1, le=MOST_STEPS)
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the exponential moving average (EMA) of the weights. The EMA is validated and kept; 0 keeps
     the weights themselves."""
@@ -281,10 +109,29 @@ class TrainConfig(_Section):
             raise ValueError("expected auto or a number of at least 1")
         return value
 
+    @field_validator("name")
+    @classmethod
+    def _of_a_folder(cls, value: str) -> str:
+        if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]{1,100}", value) or value.strip(". ") == "":
+            raise ValueError("expected the name of a folder, of up to 100 characters, without / and \\")
+        return value
+
+    @model_validator(mode="after")
+    def _of_the_stage(self) -> TrainConfig:
+        set_ones = {
+            "warmup.steps": self.warmup.steps > 0,
+            "training=separate": self.training == "separate",
+            "stage1": self.stage1 is not None,
+        }
+        for field, there in set_ones.items():
+            if self.stage == 1 and there:
+                raise ValueError(f"{field} is of stage 2 and has no effect in stage 1; leave it out")
+        return self
+
     @field_validator("out", "stage1", "init", "transfer", mode="before")
     @classmethod
     def _without_secrets(cls, value: Any) -> Any:
-        return _public(value)
+        return without_secrets(value)
 
     @field_validator("out")
     @classmethod
@@ -329,6 +176,13 @@ class TrainConfig(_Section):
     def place(self) -> places.Place | None:
         """Where the files of a run at an address are kept; None for a run in a folder."""
         return places.Place(self.out).below(self.name) if isinstance(self.out, str) else None
+
+    def changed(self, **fields: Any) -> TrainConfig:
+        """Return the recipe with other fields, checked like those of a file. Raises ConfigError."""
+        try:
+            return TrainConfig.model_validate(self.model_dump() | fields)
+        except ValidationError as error:
+            raise ConfigError(f"recipe {cut(self.name)}: {_first(error)}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
@@ -426,15 +280,36 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[last] = override_value(key, text)
 
 
+_SECTIONS = [
+    name
+    for name, field in TrainConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+]
+
+
+def _nearest(place: list[str]) -> str:
+    """Return the dotted name of the field that is most like an unknown one, of its own section first."""
+    sections = ["", *_SECTIONS]
+    sections.sort(key=lambda section: section != ".".join(place[:-1]))
+    found, best = "", -1.0
+    for section in sections:
+        fields: Any = TrainConfig.model_fields
+        fields = fields[section].annotation.model_fields if section else fields
+        for name in fields:
+            likeness = difflib.SequenceMatcher(None, place[-1], name).ratio()
+            if likeness > best:
+                found, best = f"{section}.{name}" if section else name, likeness
+    return found
+
+
 def _first(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        section: Any = TrainConfig
-        for part in place[:-1]:
-            section = section.model_fields[part].annotation
-        near = difflib.get_close_matches(place[-1], section.model_fields, n=1, cutoff=0.0)
-        return f"unknown field {cut('.'.join(place))}; the nearest valid one is {near[0]}"
+        return f"unknown field {cut('.'.join(place))}; the nearest valid one is {_nearest(place)}"
+    if problem["type"] == "value_error" and (not place or place in [[name] for name in _SECTIONS]):
+        # of several fields, which it names
+        return ": ".join([*place, cut(problem["msg"].removeprefix("Value error, "), 3 * QUOTE)])
     branches = ("function-", "dict[", "str", "int", "literal[")  # of a field that takes several types
     name = cut(".".join(part for part in place if not part.startswith(branches)))
     received = "" if problem["type"] == "missing" else f" is {short(problem['input'])}"

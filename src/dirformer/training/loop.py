@@ -81,7 +81,8 @@ def train(
 
 def _train(run: Run, validate: Validate | None) -> Path:
     if run.state.resume(run.report):
-        run.log.write("resume", run.state.step)
+        changed = run.state.changed
+        run.log.write("resume", run.state.step, **({"changed": changed} if changed else {}))
     try:
         with Interrupts(run.fabric) as interrupts:
             run.loop(validate, interrupts)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dirformer.training.config import Optimiser
+from dirformer.training.sections import Optimiser
 
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)

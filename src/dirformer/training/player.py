@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dirformer.training.config import Optimiser
 from dirformer.training.devices import Methods, Wrapped
 from dirformer.training.optimisers import optimiser_of
+from dirformer.training.sections import Optimiser
 
 
 class Player:

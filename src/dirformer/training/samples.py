@@ -33,7 +33,8 @@ from dirformer.ground.device import seeded_generator
 from dirformer.ground.errors import ConfigError, DataError
 from dirformer.holes.shown import inpainting_input
 from dirformer.tasks import TASKS
-from dirformer.training.config import Data, TrainConfig
+from dirformer.training.config import TrainConfig
+from dirformer.training.sections import Data
 
 Dataset = CleanCrops | PairedCrops | MaskedCrops | MixedCrops | DegradedCrops
 """Numbered crops of every kind."""
@@ -253,6 +254,16 @@ def mode_of(config: TrainConfig) -> Mode:
         raise ConfigError("data.usm sharpens before degrading; it has no effect on pairs and masks")
     if data.pool and inpainting:
         raise ConfigError("data.pool mixes degraded photos; it does not go with the masks of inpainting")
+    given = inpainting or data.lq is not None
+    for field, there, suits in (
+        ("data.pairs", data.pairs is not None, not given),
+        ("data.crop", data.crop is not None, not given),
+        ("data.fills", data.fills is not None, inpainting),
+        ("data.without", data.without is not None, data.lq is None),
+    ):
+        if there and not suits:
+            what = "data.lq" if data.lq is not None else f"the task {config.network_config.task}"
+            raise ConfigError(f"{field} has no effect with {what}; leave it out")
     if data.degrade_in == "workers" and (inpainting or data.lq is not None or data.crop is not None):
         raise ConfigError(
             "data.degrade_in=workers goes with a degradation of single crops, not with data.crop; "
@@ -324,9 +335,10 @@ class Samples:
         return {} if self.pool is None else self.pool.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Take up what `state_dict` gave; pairs of another patch are left out, as the recipe has changed."""
         if self.pool is not None:
-            self.pool.load_state_dict(state)
+            fits = bool(state) and state["lq"].shape[-1] == self.data.patch
+            self.pool.load_state_dict(state if fits else {})
 
 
 def degrade_crops(

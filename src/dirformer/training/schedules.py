@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from dirformer.training.config import Optimiser, TrainConfig
+from dirformer.training.config import TrainConfig
+from dirformer.training.sections import Optimiser
 
 
 def lr_of_run(step: int, config: TrainConfig) -> float:
@@ -26,7 +27,8 @@ def scheduled_lr(step: int, steps: int, optimiser: Optimiser) -> float:
     """Return the learning rate of step `step` (from 0) in a schedule over `steps`."""
     lr = optimiser.lr
     if optimiser.schedule == "multistep":
-        lr *= optimiser.gamma ** sum(step >= milestone for milestone in optimiser.milestones)
+        for milestone in optimiser.milestones:
+            lr *= optimiser.gamma if step >= milestone else 1  # a power would fail where this is infinite
     elif optimiser.schedule == "cosine":
         lr = _cosine(step / steps, lr, optimiser.final_lr)
     elif optimiser.schedule == "cycles":

@@ -22,7 +22,7 @@ from dirformer.networks.dirformer import Level
 from dirformer.networks.discriminators import PatchDiscriminator, UNetDiscriminator
 from dirformer.networks.features import DilatedResNet50, ShiftTolerantAlexNet, VGG19Features
 from dirformer.tasks import TASKS
-from dirformer.training.config import Loss, TrainConfig
+from dirformer.training.config import TrainConfig
 from dirformer.training.losses import (
     PERCEPTUAL_LAYERS,
     PRIOR_LOSSES,
@@ -38,6 +38,7 @@ from dirformer.training.losses import (
     vgg_perceptual,
 )
 from dirformer.training.samples import Batch
+from dirformer.training.sections import Loss
 from dirformer.weights.catalog import find_weights
 from dirformer.weights.load import load, load_stage1, load_stage2, load_teacher
 from dirformer.weights.unpickle import read_foreign

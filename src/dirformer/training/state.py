@@ -53,6 +53,8 @@ CHANGEABLE = {
     "graphs",
 }
 """Fields that may differ when a run goes on; any other would make it another run."""
+UNSEEN = {"val_lq", "val_masks", "val_crop", "cache", "workers", "degrade_in"}
+"""Fields of `data` that no sample depends on. `val` is none of them: its photos are left out of training."""
 PARTS = {"recipe", "step", "best", "rollbacks", "generator", "ema", "samples"}
 """Entries that every state file has."""
 
@@ -80,6 +82,8 @@ class State:
         """How often training diverged so far."""
         self.good = 0
         """Step of good.pt."""
+        self.changed: dict[str, Any] = {}
+        """Fields that differ from those of the run that goes on: [before, now]."""
 
     def save(self, *, good: bool) -> None:
         """Save the state and the EMA weights, each atomically.
@@ -167,13 +171,10 @@ class State:
         """
         there = (self.folder / "state.pt").is_file()
         if there:
-            steps = self._take_newest(report)
+            stored = self._take_newest(report)
             report(f"going on from step {self.step} in {self.folder}")
-            if steps != self.config.steps:
-                report(
-                    f"steps raised from {steps} to {self.config.steps}; the schedule follows the new number"
-                )
-        if self.fabric.is_global_zero and (not there or steps != self.config.steps):
+            self._compare(stored, report)
+        if self.fabric.is_global_zero and (not there or stored != self.config):
             recipe = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
             with atomic_path(self.folder / "recipe.yaml") as part:
                 part.write_text(recipe, encoding="utf-8")
@@ -182,6 +183,18 @@ class State:
             for part in self.folder.glob(".*.part"):  # of a save that was killed
                 part.unlink()
         return there
+
+    def _compare(self, stored: TrainConfig, report: Report) -> None:
+        """Say what differs from the recipe of the run that goes on."""
+        self.changed = differences(self.config, stored)
+        lines = [f"{field} = {ours!r} (was {theirs!r})" for field, (theirs, ours) in self.changed.items()]
+        if lines:
+            report(f"changed from here on: {', '.join(lines)}")
+        if stored.steps != self.config.steps:
+            report(
+                f"steps raised from {stored.steps} to {self.config.steps}; "
+                "the schedule follows the new number"
+            )
 
     def roll_back(self, reason: str) -> str:
         """Go back to the last good state with a smaller learning rate; return a line that says so.
@@ -204,8 +217,8 @@ class State:
             f"(try {tries} of {recovery.tries})"
         )
 
-    def _take_newest(self, report: Report) -> int:
-        """Take state.pt, or good.pt if state.pt is damaged; return the steps of the recipe in it."""
+    def _take_newest(self, report: Report) -> TrainConfig:
+        """Take state.pt, or good.pt if state.pt is damaged; return the recipe in it."""
         try:
             return self._take(self.folder / "state.pt")
         except CheckpointError as error:
@@ -217,18 +230,18 @@ class State:
     def _all_have(self, path: Path) -> bool:
         return all(gathered(self.fabric, path.is_file()))
 
-    def _take(self, path: Path) -> int:
-        """Set everything to what a state file holds; return the steps of the recipe in it."""
-        steps = together(self.fabric, lambda: self._take_alone(path))
+    def _take(self, path: Path) -> TrainConfig:
+        """Set everything to what a state file holds; return the recipe in it."""
+        stored = together(self.fabric, lambda: self._take_alone(path))
         read = sorted(set(gathered(self.fabric, self.step)))
         if len(read) > 1:
             raise CheckpointError(
                 f"{path} is of step {read[0]} for one device and of step {read[1]} for another; expected the "
                 "same files for all"
             )
-        return steps
+        return stored
 
-    def _take_alone(self, path: Path) -> int:
+    def _take_alone(self, path: Path) -> TrainConfig:
         state = read_state(path, self.fabric.device)
         stored = _recipe_of(state, path)
         require_same_run(self.config, stored, state["step"])
@@ -243,7 +256,7 @@ class State:
             self.samples.load_state_dict(self._pool(path.parent, state))
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from None
-        return stored.steps
+        return stored
 
     def _pool(self, folder: Path, state: dict[str, Any]) -> dict[str, Any]:
         """Return this device's pool of earlier pairs; those of another number of devices are dealt out."""
@@ -266,13 +279,48 @@ class State:
 
 
 def finished(config: TrainConfig) -> bool:
-    """Return whether the run of this recipe has made all its steps."""
+    """Return whether the run of this recipe has made all its steps; one on other data is refused.
+
+    Raises:
+        ConfigError: if the run in the folder has seen other samples than the recipe asks for.
+    """
     try:
         provenance = read_header(config.folder / "last.safetensors").provenance
         stored = TrainConfig.model_validate(provenance["recipe"])
     except (CheckpointError, ValidationError, KeyError, TypeError):  # of an older version, or no run's file
         return False
+    for field, (theirs, ours) in differences(config, stored).items():
+        section, _, name = field.partition(".")
+        if section == "data" and name not in UNSEEN:
+            raise ConfigError(
+                f"{config.folder} holds a run with {field} = {theirs!r}, not {ours!r}; choose another out=, "
+                "or remove the folder to train anew"
+            )
     return provenance.get("step") == config.steps and _changed(config, stored) is None
+
+
+def differences(config: TrainConfig, stored: TrainConfig) -> dict[str, list[Any]]:
+    """Return the fields of a recipe that differ from a stored one's, [before, now], by their dotted names.
+
+    `steps` is left out, and so is `out`, where the run is found.
+    """
+    found = {}
+    ours, theirs = (_flat(recipe.model_dump(mode="json")) for recipe in (config, stored))
+    for field in ours.keys() | theirs.keys():
+        if field not in ("steps", "out") and ours.get(field) != theirs.get(field):
+            found[field] = [theirs.get(field), ours.get(field)]
+    return dict(sorted(found.items()))
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a recipe by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in recipe.items():
+        if isinstance(value, dict) and name != "model":
+            flat |= {f"{name}.{field}": item for field, item in value.items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def stored_run(config: TrainConfig) -> Stored | None:
@@ -356,8 +404,10 @@ def _write(path: Path, state: dict[str, Any]) -> None:
     try:
         with atomic_path(path) as part, part.open("wb") as file:
             torch.save(state, file)
-    except RuntimeError as error:  # torch raises this on a full disk
-        raise OutputError(f"{path} cannot be written: {_first_line(error)}") from None
+    except RuntimeError as error:  # torch's own, behind what the disk said
+        said = error.__context__
+        why = said.strerror if isinstance(said, OSError) and said.strerror else _first_line(error)
+        raise OutputError(f"{path} cannot be written: {why}; make room, or give another out=") from None
 
 
 def _first_line(error: Exception) -> str:

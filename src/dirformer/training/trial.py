@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dirformer.ground.errors import ConfigError
 from dirformer.ground.journal import Pace, Report, Waiting
 from dirformer.ground.memory import PeakMemory
-from dirformer.training.config import TrainConfig
+from dirformer.training.config import MOST_STEPS, TrainConfig
 from dirformer.training.devices import together
 from dirformer.training.samples import Samples
 from dirformer.training.state import stored_run
@@ -55,7 +57,12 @@ def steps_in(config: TrainConfig, minutes: float, report: Report, fabric: Any) -
     """Return the recipe with as many steps as this machine makes in `minutes`.
 
     A run that has begun keeps its number. Otherwise a few steps are timed.
+
+    Raises:
+        ConfigError: if that is no number of minutes, or more steps than a recipe may have.
     """
+    if not 0 < minutes < math.inf:
+        raise ConfigError(f"minutes is {minutes:g}; expected a number above 0, such as 30")
     stored = together(fabric, lambda: stored_run(config))
     if stored is not None:
         return config.model_copy(update={"steps": stored.recipe.steps})
@@ -63,5 +70,9 @@ def steps_in(config: TrainConfig, minutes: float, report: Report, fabric: Any) -
     steps = max(1, round(minutes * 60 / seconds))
     if fabric.world_size > 1:
         steps = fabric.broadcast(steps)
+    if steps > MOST_STEPS:
+        raise ConfigError(
+            f"{minutes:g} minutes are {steps:,} steps; a recipe has up to {MOST_STEPS:,}: give fewer minutes"
+        )
     report(f"{seconds:.2f} s a step: {steps} steps in {minutes:g} minutes")
-    return config.model_copy(update={"steps": steps})
+    return config.changed(steps=steps)
