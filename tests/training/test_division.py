@@ -57,12 +57,16 @@ def test_the_batch_of_a_step_stays(
 
 def test_phases_and_pools_are_shared_too() -> None:
     """Every phase of a progressive schedule keeps its batch, and all devices together their pool."""
-    config = recipe(data={"batch": 8, "progressive": ((5, 32, 4), (90, 48, 2)), "pool": 24})
+    pooled = recipe(data={"batch": 8, "pool": 24})
+    ours = divided(pooled, stored(pooled, 1), 2)
+    assert (ours.data.batch, ours.accumulate, ours.data.pool) == (4, 1, 12)
+    ours = divided(pooled, stored(pooled, 2), 1)
+    assert (ours.data.batch, ours.accumulate, ours.data.pool) == (8, 2, 48)
+    config = recipe(data={"batch": 8, "progressive": ((5, 32, 4), (90, 48, 2))})
     ours = divided(config, stored(config, 1), 2)
-    assert ours.data.phases == [(0, 16, 4), (5, 32, 2), (90, 48, 1)]
-    assert (ours.accumulate, ours.data.pool) == (1, 12)
+    assert ours.data.phases == [(0, 16, 4), (5, 32, 2), (90, 48, 1)] and ours.accumulate == 1
     ours = divided(config, stored(config, 2), 1)
-    assert ours.data.phases == config.data.phases and (ours.accumulate, ours.data.pool) == (2, 48)
+    assert ours.data.phases == config.data.phases and ours.accumulate == 2
     with pytest.raises(ConfigError, match=r"8, 4 samples a step, which 4 devices .*: 1, 2$"):
         divided(config, stored(config, 1), 4)
 
