@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dirformer.ground.errors import ConfigError, OutputError, PhotoError
+from dirformer.ground.mask import read_mask_for
 from dirformer.inference.done import DoneLog, passed_over
 from dirformer.inference.jobs import FileOptions, Replace, plan_jobs
 from dirformer.inference.listing import find_inputs, read_list
@@ -180,3 +181,15 @@ def test_a_line_of_a_list_ends_with_a_newline_alone(tmp_path: Path) -> None:
     names = ["a\u2028b.png", "c\x85d.png", "e\x0cf.png", "g\x1ch.png"]
     (tmp_path / "list.txt").write_bytes("\r\n".join(names).encode())
     assert [path.name for path in read_list(tmp_path / "list.txt")] == names
+
+
+@pytest.mark.parametrize("suffix", [".png", ""])
+def test_a_name_that_no_file_can_have_is_a_photos_error(tree: Path, tmp_path: Path, suffix: str) -> None:
+    """Longer than the system takes: said of the photo, mask or list, and nobody speaks of the output."""
+    name = Path("a" * 300 + suffix)
+    (error,) = plan_jobs([name], tmp_path / "out").errors
+    assert isinstance(error, PhotoError) and "cannot be opened: File name too long" in str(error)
+    with pytest.raises(PhotoError, match="the list"):
+        find_inputs([Path(f"@{name}")])
+    with pytest.raises(PhotoError, match=r"cannot be opened|is not there"):
+        read_mask_for(tree / "a.png", name, (8, 8))

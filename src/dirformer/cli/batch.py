@@ -20,7 +20,7 @@ import typer
 from dirformer.cli.pipes import Pipe, piped
 from dirformer.cli.terminal import complain, progress_bar, say, say_aside
 from dirformer.ground.errors import ConfigError, DirformerError, OutputError
-from dirformer.ground.paths import is_file, remove_leftovers, require_place
+from dirformer.ground.paths import is_file, is_folder, is_there, remove_leftovers, require_place
 from dirformer.inference.choice import Keys, by_model, influences, split_finished
 from dirformer.inference.done import DoneLog, passed_over
 from dirformer.inference.jobs import FileOptions, Job, Planned, Replace, parse_extend, plan_jobs
@@ -224,7 +224,7 @@ class _Run:
         self.request, self.files, self.options, self.pipe = request, files, options, pipe
         inputs = pipe.inputs
         self.tally, self.folders = Tally(), set[Path]()
-        many = request.list_files or any(path.is_dir() or path.name.startswith("@") for path in inputs)
+        many = request.list_files or any(is_folder(path) or path.name.startswith("@") for path in inputs)
         self.skip = bool(many) if request.skip_existing is None else request.skip_existing
         self.log = DoneLog(request.out) if many or self.skip else None
         self.rules = Replace(overwrite=request.overwrite, in_place=request.in_place, log=self.log)
@@ -271,7 +271,7 @@ class _Run:
         require_place(place)
         if place.resolve() in {path.resolve() for job in jobs for path in job.named}:
             raise ConfigError(f"--save-prior {place} is also a photo, mask or result; give another name")
-        if place.exists() and not self.request.overwrite:
+        if is_there(place) and not self.request.overwrite:
             raise OutputError(f"{place} exists already; add --overwrite to replace it")
 
     def _close(self, planned: Planned) -> None:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
 from dirformer.ground.formats import FORMAT_SUFFIXES, decoding, read_header, require_file
+from dirformer.ground.paths import is_folder
 from dirformer.inference.jobs import PIPE
 
 
@@ -50,11 +51,11 @@ def piped(inputs: list[Path], out: Path, file_format: str) -> Iterator[Pipe]:
         yield Pipe(inputs, out, aside=False)
         return
     one = len(inputs) == 1 and (
-        inputs[0] == PIPE or not (inputs[0].is_dir() or inputs[0].name.startswith("@"))
+        inputs[0] == PIPE or not (is_folder(inputs[0]) or inputs[0].name.startswith("@"))
     )
     if not one:
         raise ConfigError("- stands for one photo, but several are given; expected one photo in, one out")
-    if inputs == [PIPE] and out != PIPE and out.is_dir():
+    if inputs == [PIPE] and out != PIPE and is_folder(out):
         raise ConfigError(f"a photo from a pipe has no name for the folder {out}; give a file: -o out.png")
     if out == PIPE:
         _open(sys.stdout, "output")

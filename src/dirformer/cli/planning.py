@@ -12,6 +12,7 @@ import typer
 from dirformer.cli.terminal import complain, say, write_json
 from dirformer.ground.errors import DirformerError
 from dirformer.ground.formats import kind_of_name
+from dirformer.ground.paths import is_folder
 from dirformer.inference.choice import by_model
 from dirformer.inference.jobs import FileOptions, Replace, plan_jobs
 from dirformer.inference.options import RestoreOptions
@@ -33,7 +34,7 @@ def are_photos(name: str) -> bool:
     path = Path(name)
     if name.startswith("@") or kind_of_name(path) != "other":
         return True
-    return path.is_dir() and not (resources.files("dirformer") / "recipes" / f"{name}.yaml").is_file()
+    return is_folder(path) and not (resources.files("dirformer") / "recipes" / f"{name}.yaml").is_file()
 
 
 def plan_photos(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dirformer.ground.errors import PhotoError
 from dirformer.ground.formats import MAX_PIXELS
+from dirformer.ground.paths import is_there
 from dirformer.ground.photo import Photo, read_photo
 
 MOST = 0.99
@@ -51,7 +52,7 @@ def read_mask_for(photo: Path, mask: Path, size: tuple[int, int]) -> Float[Tenso
     Raises:
         PhotoError: if both are one file, the sizes differ, or the hole is nothing or all but nothing is left.
     """
-    if photo.exists() and mask.exists() and photo.samefile(mask):
+    if is_there(photo) and is_there(mask) and photo.samefile(mask):
         raise PhotoError(f"{photo} is given as its own mask; give another file, or leave --mask out")
     hole = read_mask(mask)
     if hole.shape[1:] != size:

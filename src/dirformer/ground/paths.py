@@ -126,6 +126,22 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder; a name that no folder can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is anything of that name, as far as one may look."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False  # writing or reading it will say which
+
+
 def installed_file(package: str, path: str) -> Path | None:
     """Return a file of an installed package, without importing it."""
     spec = importlib.util.find_spec(package)

@@ -10,6 +10,7 @@ from typing import Any
 from dirformer.ground import checks
 from dirformer.ground.errors import ConfigError, DirformerError, OutputError, PhotoError
 from dirformer.ground.formats import photo_size
+from dirformer.ground.paths import is_there
 from dirformer.inference.done import DoneLog, Key, digest_file, digest_files, digest_options
 from dirformer.inference.jobs import FileOptions, Job, Replace
 from dirformer.inference.options import RestoreOptions
@@ -128,7 +129,7 @@ def is_finished(
         OutputError: if something else lies there that may not be replaced.
         PhotoError: if the photo cannot be read.
     """
-    found = [(path, log.key_of(path)) for path in job.written if path.exists()]
+    found = [(path, log.key_of(path)) for path in job.written if is_there(path)]
     for path, made_from in found:
         if made_from is None and not replace.allows(job, path):
             raise OutputError(

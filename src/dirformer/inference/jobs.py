@@ -19,6 +19,7 @@ from dirformer.ground.formats import (
     list_photos,
 )
 from dirformer.ground.mask_names import masks_by_name, split_masks
+from dirformer.ground.paths import is_folder, is_there
 from dirformer.inference.done import DoneLog
 from dirformer.inference.listing import Found, find_inputs, require_local
 from dirformer.inference.sizes import Box, checked_box, checked_scale, factor_for
@@ -129,7 +130,7 @@ class Job:
     @property
     def is_in_place(self) -> bool:
         """Whether the result goes where the photo is."""
-        return _exists(self.output) and self.output.samefile(self.photo)
+        return is_there(self.output) and self.output.samefile(self.photo)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def plan_jobs(
         raise ConfigError("the mask is -, but a pipe holds the photo alone; give the name of a file")
     found = find_inputs(inputs, without=[out] if mask is None else [out, mask])
     planned = Planned([], found.errors, found.notes, found.passed)
-    folder = _exists(out) and out.is_dir()
+    folder = is_folder(out)
     one_file = is_one_file(out, options, several=found.many or len(inputs) > 1, folder=folder)
     if not found.photos and not found.errors:
         named = ", ".join(map(str, inputs))
@@ -246,7 +247,7 @@ class _Places:
         replace, taken = self._replace, self._taken.get(path)
         if taken is not None:
             raise OutputError(f"{job.photo} and {taken} would both be written to {path}; rename one")
-        if not _exists(path):
+        if not is_there(path):
             return
         own = replace.in_place and path == job.output and job.is_in_place
         if path.resolve() in self._photos and not own:
@@ -295,27 +296,20 @@ def output_name(photo: Path, page: int | None, options: FileOptions) -> str:
     return f"{photo.stem}{'' if page is None else f'_p{page + 1:03}'}{suffix}"
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False  # too long a name, or no right to look: writing will say which
-
-
 class _Masks:
     """The mask of each photo: one for all, or found by name in a folder, whose tree may be the photos'."""
 
     def __init__(self, mask: Path | None) -> None:
         self._mask = mask
         self._listed: dict[tuple[Path, bool], dict[str, Path]] = {}
-        if mask is not None and mask.is_dir():
+        if mask is not None and is_folder(mask):
             self._named(mask, shared=False)
 
     def _named(self, folder: Path, *, shared: bool) -> dict[str, Path]:
         """Return the masks of a folder by photo; where photos lie there too, only NAME_mask… is a mask."""
         if (folder, shared) not in self._listed:
             try:
-                every = list_photos(folder) if folder.is_dir() else []
+                every = list_photos(folder) if is_folder(folder) else []
             except OSError as error:
                 raise PhotoError(
                     f"{folder} cannot be opened: {error.strerror}; give another folder"
@@ -324,7 +318,7 @@ class _Masks:
         return self._listed[folder, shared]
 
     def __call__(self, found: Found) -> Path | None:
-        if self._mask is None or not self._mask.is_dir():
+        if self._mask is None or not is_folder(self._mask):
             return self._mask
         photo = found.photo
         for folder in dict.fromkeys((self._mask / found.place, self._mask)):

@@ -12,7 +12,7 @@ from pathlib import Path
 from dirformer.ground.errors import ConfigError, DirformerError, PhotoError
 from dirformer.ground.formats import kind_of_name, left_out, require_file
 from dirformer.ground.mask_names import split_masks
-from dirformer.ground.paths import is_file
+from dirformer.ground.paths import is_file, is_folder, is_there
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
@@ -65,7 +65,7 @@ def find_inputs(inputs: Iterable[Path], *, without: Iterable[Path] = ()) -> List
     listing = Listing()
     for path in inputs:
         require_local(path)
-        if path.name.startswith("@") and not path.exists():
+        if path.name.startswith("@") and not is_there(path):
             listing.many = True
             _add_list(listing, path.with_name(path.name[1:]), closed)
         else:
@@ -74,7 +74,7 @@ def find_inputs(inputs: Iterable[Path], *, without: Iterable[Path] = ()) -> List
 
 
 def _add(listing: Listing, path: Path, closed: set[object]) -> None:
-    if path.is_dir():
+    if is_folder(path):
         listing.many = True
         _add_folder(listing, path, closed)
     elif kind_of_name(path) == "raw":
@@ -96,8 +96,8 @@ def _add_file(listing: Listing, found: Found) -> None:
 def _add_list(listing: Listing, path: Path, closed: set[object]) -> None:
     for name in read_list(path):
         inside = not name.is_absolute() and ".." not in name.parts
-        seen = name if name.is_absolute() or name.exists() else path.parent / name
-        if seen.is_dir() or kind_of_name(seen) == "raw":
+        seen = name if name.is_absolute() or is_there(name) else path.parent / name
+        if is_folder(seen) or kind_of_name(seen) == "raw":
             _add(listing, seen, closed)
         else:
             _add_file(listing, Found(seen, name.parent if inside else Path()))
