@@ -149,7 +149,7 @@ def test_bad_photos_do_not_stop_good_ones(tmp_path: Path, weights: Path) -> None
         (["in.png", "-o", "out.png", "--scale", "17"], "at most 16"),
         (["in.png", "-o", "out.png", "--scale", "2", "--size", "9x"], "leave --scale or --size out"),
         (["in.png", "-o", "out.png", "--strength", "1.5"], "expected 0 (the input) to 1"),
-        (["in.png", "-o", "out.png", "--samples", "0"], "expected 1 to 1000"),
+        (["in.png", "-o", "out.png", "--samples", "0"], "whole number of draws, 1 to 1000"),
         (["in.png", "-o", "out.png", "--workers", "-1"], "workers is -1"),
         (["in.png", "-o", "out.png", "--prior", "none.safetensors"], "--prior"),
         (["@none.txt", "-o", "out"], "the list"),

@@ -167,7 +167,7 @@ def test_the_command_trains_a_sweep(room: Path) -> None:
 
 def test_the_shipped_sweeps_are_the_papers() -> None:
     """Table 4's variants, Table 5's losses and Fig. 6's chains, each from one stage 1 with the same steps."""
-    assert sweep_names() == ["design", "figure6", "literal", "table4", "table5", "worth"]
+    assert sweep_names() == ["design", "equal-time", "figure6", "literal", "table4", "table5", "worth"]
     sweeps = {name: Sweep(name, ["data.train=DIR", "data.val=DIR"]) for name in sweep_names()}
     variants = {n: c[0] for n, c in sweeps["table4"].configs.items()}
     assert variants["V1"].network_config.timesteps == 0 and variants["V2"].training == "separate"

@@ -138,7 +138,7 @@ def test_a_filling_is_refused_where_none_is_seen(sr: Restorer, inpainting: Resto
 
 def test_masks_are_asked_for_and_refused(sr: Restorer, inpainting: Restorer) -> None:
     """A missing, superfluous or ill-sized mask is one line that says what to do."""
-    with pytest.raises(PhotoError, match="leave --mask out"):
+    with pytest.raises(PhotoError, match="which fills no holes; leave it out"):
         sr.restore(photo(), torch.zeros(1, 13, 22))
     with pytest.raises(PhotoError, match="needs a mask; give --mask FILE"):
         inpainting.restore(photo())

@@ -73,6 +73,8 @@ def recipe(room: Path, name: str, fields: dict[str, Any], **more: Any) -> TrainC
     }
     for key, value in (fields | more).items():
         values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
+    if values.get("stage", 1) == 1:
+        del values["stage1"]
     return tiny_recipe(room / "photos", **values)
 
 
