@@ -138,7 +138,7 @@ def is_finished(
     if not skip or len(found) < len(job.written) or any(made_from is None for _, made_from in found):
         return False
     # A photo that was replaced by its result is that result.
-    return found[0][1] == key_of(job) or (replace.in_place and job.is_in_place)
+    return found[0][1] == key_of(job) or replace.puts_in_place(job, job.output)
 
 
 def split_finished(

@@ -146,7 +146,11 @@ class Replace:
 
     def allows(self, job: Job, path: Path) -> bool:
         """Return whether a job may replace a file that dirformer has not written."""
-        return self.overwrite or (self.in_place and path == job.output and job.is_in_place)
+        return self.overwrite or self.puts_in_place(job, path)
+
+    def puts_in_place(self, job: Job, path: Path) -> bool:
+        """Return whether a path is the job's own photo, which its result may replace."""
+        return self.in_place and path == job.output and job.is_in_place
 
 
 @dataclass
@@ -249,8 +253,7 @@ class _Places:
             raise OutputError(f"{job.photo} and {taken} would both be written to {path}; rename one")
         if not is_there(path):
             return
-        own = replace.in_place and path == job.output and job.is_in_place
-        if path.resolve() in self._photos and not own:
+        if path.resolve() in self._photos and not replace.puts_in_place(job, path):
             raise OutputError(
                 f"{path} exists already and is one of the photos; give another place, or --in-place to "
                 "replace photos by their results"

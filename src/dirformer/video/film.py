@@ -291,7 +291,7 @@ class _Work:
 
 
 def _cut_off(stream: Any, last: int) -> list[str]:
-    """Return a line if a film ends before the time that it states, by more than three frames and 2 %."""
+    """Return a line if a film ends before the time that it states, by more than 2.5 frames and 2 %."""
     stated = _stated_seconds(stream)
     if stated is None or not stream.average_rate:
         return []
